@@ -1,2 +1,23 @@
-//! placeholder
+//! Parts of the kernel that need no machine: formats, parsers and plain data
+//! structures, tested on the host.
+//!
+//! Nothing here allocates, locks or touches hardware; callers lock where they
+//! share. Whatever reads bytes from outside (firmware tables, the ramdisk, the
+//! command line) treats them as hostile: every access is bounds-checked, every
+//! loop is bounded, and damage comes back as a value, never as a panic.
+//!
+//! - [`cmdline`]: the kernel command line, typed
+//! - [`ramdisk`]: the tar archive handed over by the boot loader
+//! - [`symbols`]: the compact symbol table of backtraces
+//!
+//! The feature `std` adds the writers that `xtask` uses (today
+//! `symbols::encode`).
+
 #![no_std]
+
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod cmdline;
+pub mod ramdisk;
+pub mod symbols;

@@ -1,0 +1,155 @@
+//! The table of all keys.
+
+use core::fmt;
+
+/// A key of the command line, for `help` and the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What stands before the `=`.
+    pub name: &'static str,
+    /// What the value must be.
+    pub value: ValueType,
+    /// What holds where the key is absent.
+    pub default: &'static str,
+    /// What the key does.
+    pub help: &'static str,
+}
+
+/// What the value of a key must be. Prints as a description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// No value.
+    Flag,
+    /// Any text.
+    Text,
+    /// A name: text that is not empty.
+    Name,
+    /// A glob, or several with commas between them.
+    Globs,
+    /// The name of a test case with its suite.
+    CaseName,
+    /// A number above 0, decimal or hexadecimal with `0x`.
+    Count,
+    /// A port number, 1 to 0xffff.
+    Port,
+    /// A seed, or `random`.
+    Seed,
+    /// A level of the log.
+    Level,
+    /// What to do after a panic.
+    OnPanic,
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "no value",
+            Self::Text => "text",
+            Self::Name => "a name",
+            Self::Globs => "GLOB[,GLOB]",
+            Self::CaseName => "suite.case",
+            Self::Count => "a number above 0",
+            Self::Port => "a port, 1 to 0xffff",
+            Self::Seed => "a number or random",
+            Self::Level => "error|warn|info|debug|trace",
+            Self::OnPanic => "halt|exit|reboot",
+        })
+    }
+}
+
+const fn key(
+    name: &'static str,
+    value: ValueType,
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    Key {
+        name,
+        value,
+        default,
+        help,
+    }
+}
+
+/// Every key the kernel knows, by name.
+pub const KEYS: &[Key] = &[
+    key(
+        "debug_exit",
+        ValueType::Port,
+        "none",
+        "I/O port of QEMU's isa-debug-exit device, through which the machine ends with a status",
+    ),
+    key(
+        "kunit",
+        ValueType::Globs,
+        "none",
+        "run the test cases that match suite.case, then exit",
+    ),
+    key(
+        "kunit.after",
+        ValueType::CaseName,
+        "none",
+        "skip the cases up to and including this one: to go on after a crash",
+    ),
+    key(
+        "kunit.list",
+        ValueType::Flag,
+        "off",
+        "list the cases instead of running them",
+    ),
+    key(
+        "kunit.planted",
+        ValueType::Name,
+        "none",
+        "switch a planted fault of the test build on: hang, hang_irqs_on, panic, fail, truncate, \
+         noplan or silent",
+    ),
+    key(
+        "kunit.repeat",
+        ValueType::Count,
+        "1",
+        "run every case this often",
+    ),
+    key(
+        "kunit.shuffle",
+        ValueType::Seed,
+        "off",
+        "run the cases in an order made from this seed; the seed is printed",
+    ),
+    key(
+        "kunit.timeout_ms",
+        ValueType::Count,
+        "20000",
+        "guest milliseconds a case may take before it counts as hung",
+    ),
+    key(
+        "loglevel",
+        ValueType::Level,
+        "info",
+        "the least important messages that are printed",
+    ),
+    key(
+        "maxcpus",
+        ValueType::Count,
+        "all",
+        "start at most this many CPUs",
+    ),
+    key(
+        "panic",
+        ValueType::OnPanic,
+        "exit with debug_exit, else halt",
+        "what to do after a panic has been reported",
+    ),
+    key(
+        "run",
+        ValueType::Text,
+        "none",
+        "shell commands to run; then exit with their status",
+    ),
+    key(
+        "tsc_khz",
+        ValueType::Count,
+        "calibrated",
+        "frequency of the time stamp counter in kHz, to be trusted as it is",
+    ),
+];

@@ -1,0 +1,261 @@
+//! The typed command line.
+
+use arrayvec::ArrayVec;
+use log::LevelFilter;
+
+use super::token::Tokens;
+use super::{KEYS, MAX_PROBLEMS, Problem, ProblemKind, Text, Token};
+
+/// How long a test case may take where `kunit.timeout_ms` is absent, in
+/// milliseconds of guest time.
+pub const DEFAULT_CASE_TIMEOUT_MS: u64 = 20_000;
+
+/// The order of test cases that `kunit.shuffle` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shuffle {
+    /// By a seed that the kernel picks and prints.
+    Random,
+    /// By this seed.
+    Seed(u64),
+}
+
+/// What happens after a panic has been reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPanic {
+    /// Stop all CPUs.
+    Halt,
+    /// End QEMU with the status for a panic.
+    Exit,
+    /// Restart the machine.
+    Reboot,
+}
+
+/// What the command line says, key by key; see [`KEYS`] for their meanings.
+#[derive(Clone, Debug)]
+pub struct CommandLine<'a> {
+    /// `run=`: shell commands to run before exiting.
+    pub run: Option<Text<'a>>,
+    /// `kunit=`: globs of the cases to run, with commas between them.
+    pub kunit: Option<Text<'a>>,
+    /// `kunit.list`: only list the cases.
+    pub kunit_list: bool,
+    /// `kunit.shuffle=`: the order of cases.
+    pub kunit_shuffle: Option<Shuffle>,
+    /// `kunit.repeat=`: how often to run each case; at least 1, which is the default.
+    pub kunit_repeat: u64,
+    /// `kunit.after=`: the last case to skip, as `suite.case`.
+    pub kunit_after: Option<Text<'a>>,
+    /// `kunit.timeout_ms=`: how long a case may take, in guest milliseconds.
+    pub kunit_timeout_ms: u64,
+    /// `kunit.planted=`: the planted fault to switch on.
+    pub kunit_planted: Option<Text<'a>>,
+    /// `tsc_khz=`: frequency of the time stamp counter in kHz.
+    pub tsc_khz: Option<u64>,
+    /// `loglevel=`: what is printed.
+    pub loglevel: LevelFilter,
+    /// `debug_exit=`: port of the device that ends QEMU.
+    pub debug_exit: Option<u16>,
+    /// `maxcpus=`: the number of CPUs to start, at least 1.
+    pub maxcpus: Option<u64>,
+    /// `panic=`: what was asked for; [`CommandLine::on_panic`] has the default.
+    pub panic: Option<OnPanic>,
+    problems: ArrayVec<Problem<'a>, MAX_PROBLEMS>,
+    problems_dropped: usize,
+}
+
+impl Default for CommandLine<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> CommandLine<'a> {
+    /// An empty command line: every default.
+    pub const fn new() -> Self {
+        Self {
+            run: None,
+            kunit: None,
+            kunit_list: false,
+            kunit_shuffle: None,
+            kunit_repeat: 1,
+            kunit_after: None,
+            kunit_timeout_ms: DEFAULT_CASE_TIMEOUT_MS,
+            kunit_planted: None,
+            tsc_khz: None,
+            loglevel: LevelFilter::Info,
+            debug_exit: None,
+            maxcpus: None,
+            panic: None,
+            problems: ArrayVec::new_const(),
+            problems_dropped: 0,
+        }
+    }
+
+    /// Reads `line`. Never fails: see [`problems`](Self::problems).
+    pub fn parse(line: &'a str) -> Self {
+        let mut this = Self::new();
+        let mut seen = 0u64;
+        for token in Tokens::new(line) {
+            this.take(token, &mut seen);
+        }
+        this
+    }
+
+    /// Reads a line as it comes from the firmware or a file: up to the first
+    /// byte that is not UTF-8.
+    pub fn parse_bytes(line: &'a [u8]) -> Self {
+        match core::str::from_utf8(line) {
+            Ok(line) => Self::parse(line),
+            Err(error) => {
+                let position = error.valid_up_to();
+                let mut this = Self::parse(core::str::from_utf8(&line[..position]).unwrap_or(""));
+                this.report(position, ProblemKind::NotUtf8);
+                this
+            }
+        }
+    }
+
+    /// What is wrong with the line, in the order of the line; at most
+    /// [`MAX_PROBLEMS`].
+    pub fn problems(&self) -> &[Problem<'a>] {
+        &self.problems
+    }
+
+    /// How many problems there were beyond those kept.
+    pub fn problems_dropped(&self) -> usize {
+        self.problems_dropped
+    }
+
+    /// What to do after a panic: what `panic=` says; without it exit if
+    /// `debug_exit=` gives the means, and halt otherwise.
+    pub fn on_panic(&self) -> OnPanic {
+        match (self.panic, self.debug_exit) {
+            (Some(wanted), _) => wanted,
+            (None, Some(_)) => OnPanic::Exit,
+            (None, None) => OnPanic::Halt,
+        }
+    }
+
+    fn report(&mut self, position: usize, kind: ProblemKind<'a>) {
+        if self.problems.try_push(Problem { position, kind }).is_err() {
+            self.problems_dropped += 1;
+        }
+    }
+
+    /// Takes one token in. `seen` has a bit for each of [`KEYS`].
+    fn take(&mut self, token: Token<'a>, seen: &mut u64) {
+        let Token {
+            position,
+            key,
+            value,
+            problem,
+        } = token;
+        if let Some(problem) = problem {
+            self.report(position, problem);
+        }
+        let Some(index) = KEYS.iter().position(|known| known.name == key) else {
+            return self.report(position, ProblemKind::UnknownKey { key });
+        };
+        if *seen & 1 << index != 0 {
+            self.report(position, ProblemKind::Duplicate { key });
+        }
+        *seen |= 1 << index;
+        let expected = KEYS[index].value;
+        match value {
+            None if key == "kunit.list" => self.kunit_list = true,
+            None => self.report(position, ProblemKind::MissingValue { key, expected }),
+            Some(_) if key == "kunit.list" => {
+                self.report(position, ProblemKind::UnexpectedValue { key });
+            }
+            Some(value) => {
+                if self.assign(key, value).is_none() {
+                    self.report(
+                        position,
+                        ProblemKind::BadValue {
+                            key,
+                            value,
+                            expected,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// Gives `key`, one of [`KEYS`], a value; `None` if the value is malformed.
+    fn assign(&mut self, key: &str, value: Text<'a>) -> Option<()> {
+        match key {
+            "run" => self.run = Some(value),
+            "kunit" => self.kunit = Some(not_empty(value)?),
+            "kunit.shuffle" => self.kunit_shuffle = Some(shuffle(value)?),
+            "kunit.repeat" => self.kunit_repeat = count(value)?,
+            "kunit.after" => self.kunit_after = Some(case_name(value)?),
+            "kunit.timeout_ms" => self.kunit_timeout_ms = count(value)?,
+            "kunit.planted" => self.kunit_planted = Some(not_empty(value)?),
+            "tsc_khz" => self.tsc_khz = Some(count(value)?),
+            "loglevel" => self.loglevel = level(value)?,
+            "debug_exit" => self.debug_exit = Some(u16::try_from(count(value)?).ok()?),
+            "maxcpus" => self.maxcpus = Some(count(value)?),
+            "panic" => self.panic = Some(on_panic(value)?),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn not_empty(value: Text<'_>) -> Option<Text<'_>> {
+    (!value.is_empty()).then_some(value)
+}
+
+fn case_name(value: Text<'_>) -> Option<Text<'_>> {
+    let (suite, case) = value.as_plain()?.split_once('.')?;
+    (!suite.is_empty() && !case.is_empty()).then_some(value)
+}
+
+fn number(value: Text<'_>) -> Option<u64> {
+    let text = value.as_plain()?;
+    let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // `from_str_radix` alone would take a sign.
+    if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+fn count(value: Text<'_>) -> Option<u64> {
+    number(value).filter(|&n| n > 0)
+}
+
+fn shuffle(value: Text<'_>) -> Option<Shuffle> {
+    if value == "random" {
+        Some(Shuffle::Random)
+    } else {
+        number(value).map(Shuffle::Seed)
+    }
+}
+
+fn level(value: Text<'_>) -> Option<LevelFilter> {
+    match value.as_plain()? {
+        "error" => Some(LevelFilter::Error),
+        "warn" => Some(LevelFilter::Warn),
+        "info" => Some(LevelFilter::Info),
+        "debug" => Some(LevelFilter::Debug),
+        "trace" => Some(LevelFilter::Trace),
+        _ => None,
+    }
+}
+
+fn on_panic(value: Text<'_>) -> Option<OnPanic> {
+    match value.as_plain()? {
+        "halt" => Some(OnPanic::Halt),
+        "exit" => Some(OnPanic::Exit),
+        "reboot" => Some(OnPanic::Reboot),
+        _ => None,
+    }
+}
+
+/// `seen` of [`CommandLine::take`] has room for every key.
+const _: () = assert!(KEYS.len() <= u64::BITS as usize);

@@ -1,0 +1,233 @@
+//! The command line: every key, every kind of problem, and noise.
+
+use kernel_base::cmdline::{
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, KEYS, MAX_PROBLEMS, OnPanic, ProblemKind, Shuffle, Tokens,
+};
+use log::LevelFilter;
+use proptest::prelude::*;
+
+fn problems(line: &str) -> Vec<String> {
+    CommandLine::parse(line)
+        .problems()
+        .iter()
+        .map(|p| p.to_string())
+        .collect()
+}
+
+#[test]
+fn empty_line_has_defaults() {
+    for line in ["", "   \t\n", "\0"] {
+        let line = CommandLine::parse(line);
+        assert!(line.problems().is_empty());
+        assert_eq!((line.run, line.kunit, line.kunit_list), (None, None, false));
+        assert_eq!((line.kunit_shuffle, line.kunit_repeat), (None, 1));
+        assert_eq!(line.kunit_timeout_ms, DEFAULT_CASE_TIMEOUT_MS);
+        assert_eq!(
+            (line.loglevel, line.on_panic()),
+            (LevelFilter::Info, OnPanic::Halt)
+        );
+        assert_eq!(
+            (line.tsc_khz, line.debug_exit, line.maxcpus),
+            (None, None, None)
+        );
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "run=\"echo \\\"a\\\" \\\\ b; cpus\" kunit=mm.*,rcu.? kunit.list kunit.shuffle=7 \
+        kunit.repeat=3 kunit.after=mm.alloc kunit.timeout_ms=500 kunit.planted=hang \
+        tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot\n";
+    let line = CommandLine::parse(text);
+    assert_eq!(line.problems(), []);
+    assert_eq!(line.run.unwrap().to_string(), r#"echo "a" \ b; cpus"#);
+    assert!(line.kunit.unwrap() == "mm.*,rcu.?");
+    assert!(line.kunit_list);
+    assert_eq!(
+        (line.kunit_shuffle, line.kunit_repeat),
+        (Some(Shuffle::Seed(7)), 3)
+    );
+    assert_eq!(line.kunit_after.unwrap().as_plain(), Some("mm.alloc"));
+    assert_eq!(line.kunit_timeout_ms, 500);
+    assert!(line.kunit_planted.unwrap() == "hang");
+    assert_eq!(line.tsc_khz, Some(1_000_000));
+    assert_eq!(line.loglevel, LevelFilter::Debug);
+    assert_eq!((line.debug_exit, line.maxcpus), (Some(0xf4), Some(2)));
+    assert_eq!(line.on_panic(), OnPanic::Reboot);
+    assert_eq!(Tokens::new(text).count(), KEYS.len());
+}
+
+#[test]
+fn panic_defaults_to_exit_with_the_device() {
+    assert_eq!(
+        CommandLine::parse("debug_exit=0xf4").on_panic(),
+        OnPanic::Exit
+    );
+    assert_eq!(
+        CommandLine::parse("debug_exit=0xf4 panic=halt").on_panic(),
+        OnPanic::Halt
+    );
+    assert_eq!(
+        CommandLine::parse("kunit.shuffle=random").kunit_shuffle,
+        Some(Shuffle::Random)
+    );
+}
+
+#[test]
+fn problems_name_key_and_place() {
+    assert_eq!(problems("  colour=red"), ["unknown key `colour` at byte 2"]);
+    assert_eq!(problems("=x"), ["unknown key `` at byte 0"]);
+    assert_eq!(
+        problems("maxcpus"),
+        ["`maxcpus` needs a value: a number above 0 at byte 0"]
+    );
+    assert_eq!(
+        problems("kunit.list=1"),
+        ["`kunit.list` takes no value at byte 0"]
+    );
+    assert_eq!(
+        problems("loglevel=loud"),
+        ["bad value `loud` for `loglevel`, expected error|warn|info|debug|trace at byte 0"]
+    );
+    assert_eq!(
+        problems("maxcpus=1 maxcpus=2"),
+        ["`maxcpus` given again, the last one holds at byte 10"]
+    );
+    assert_eq!(
+        problems("run=\"cpus"),
+        ["no closing quote in the value of `run` at byte 0"]
+    );
+    assert_eq!(
+        problems("run=\"cpus\"x maxcpus=1"),
+        ["dropped `x` behind the quoted value of `run` at byte 0"]
+    );
+    assert_eq!(CommandLine::parse("maxcpus=1 maxcpus=2").maxcpus, Some(2));
+    assert!(CommandLine::parse("run=\"cpus").run.unwrap() == "cpus");
+}
+
+#[test]
+fn malformed_values_change_nothing() {
+    for line in [
+        "maxcpus=0",
+        "maxcpus=-1",
+        "maxcpus=+1",
+        "maxcpus=",
+        "maxcpus=1x",
+        "maxcpus=0x",
+        "maxcpus=0x+1",
+        "maxcpus=18446744073709551616",
+        "debug_exit=0x10000",
+        "tsc_khz=fast",
+        "kunit.repeat=0",
+        "kunit.timeout_ms=0",
+        "kunit.shuffle=maybe",
+        "kunit.after=nodot",
+        "kunit.after=.case",
+        "kunit=",
+        "kunit.planted=\"\"",
+        "panic=later",
+        "loglevel=",
+        "maxcpus=\"1\\\\\"",
+    ] {
+        let parsed = CommandLine::parse(line);
+        assert!(
+            matches!(parsed.problems()[0].kind, ProblemKind::BadValue { .. }),
+            "{line}"
+        );
+        assert_eq!(parsed.problems().len(), 1, "{line}");
+        assert_eq!(
+            (parsed.maxcpus, parsed.debug_exit, parsed.tsc_khz),
+            (None, None, None)
+        );
+        assert_eq!(
+            (parsed.kunit_repeat, parsed.kunit_timeout_ms),
+            (1, DEFAULT_CASE_TIMEOUT_MS)
+        );
+        assert_eq!(
+            (parsed.kunit, parsed.kunit_after, parsed.kunit_planted),
+            (None, None, None)
+        );
+    }
+}
+
+#[test]
+fn quotes_and_escapes() {
+    let value = |line| Tokens::new(line).next().unwrap().value.unwrap().to_string();
+    assert_eq!(value(r#"run="a b""#), "a b");
+    assert_eq!(value(r#"run="a\"b" c"#), "a\"b");
+    assert_eq!(value(r#"run="a\\" c"#), "a\\");
+    assert_eq!(value(r#"run="a\nb""#), "a\\nb");
+    assert_eq!(value(r#"run=a"b\"#), "a\"b\\");
+    assert_eq!(value(r#"run="""#), "");
+    assert_eq!(value(r#"run="a\"#), "a\\");
+    let text = Tokens::new(r#"run="a\"b""#).next().unwrap().value.unwrap();
+    assert_eq!(text.copy_to(&mut [0; 3]), Some("a\"b"));
+    assert_eq!(text.copy_to(&mut [0; 2]), None);
+    assert_eq!(text.as_plain(), None);
+}
+
+#[test]
+fn bytes_that_are_not_utf8_end_the_line() {
+    let line = CommandLine::parse_bytes(b"maxcpus=2 run=\xff maxcpus=3");
+    assert_eq!(line.maxcpus, Some(2));
+    assert_eq!(
+        line.problems().last().unwrap().to_string(),
+        "not UTF-8, dropped the rest at byte 14"
+    );
+}
+
+#[test]
+fn problems_are_bounded() {
+    let text = "x ".repeat(MAX_PROBLEMS + 5);
+    let line = CommandLine::parse(&text);
+    assert_eq!(
+        (line.problems().len(), line.problems_dropped()),
+        (MAX_PROBLEMS, 5)
+    );
+}
+
+#[test]
+fn the_table_of_keys_is_sorted_and_whole() {
+    assert!(KEYS.is_sorted_by_key(|key| key.name));
+    for key in KEYS {
+        assert!(!key.help.is_empty() && !key.default.is_empty());
+        // Every key of the table is known to the parser.
+        let text = format!("{}=\u{1}", key.name);
+        let line = CommandLine::parse(&text);
+        let unknown = |p: &ProblemKind<'_>| matches!(p, ProblemKind::UnknownKey { .. });
+        assert!(
+            !line.problems().iter().any(|p| unknown(&p.kind)),
+            "{}",
+            key.name
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn never_panics(line: String, bytes: Vec<u8>) {
+        for problem in CommandLine::parse(&line).problems() {
+            prop_assert!(problem.position <= line.len());
+            let _ = problem.to_string();
+        }
+        let _ = format!("{:?}", CommandLine::parse_bytes(&bytes));
+    }
+
+    #[test]
+    fn never_panics_on_nearly_right_lines(line in "((run|kunit|maxcpus|panic|x)(=|)(\"|)[a0\\\\\" ]{0,4}(\"|) ?){0,20}") {
+        let parsed = CommandLine::parse(&line);
+        let _ = format!("{parsed:?} {:?}", parsed.problems());
+        // Tokens come in order and do not overlap.
+        prop_assert!(Tokens::new(&line).map(|t| t.position).is_sorted());
+    }
+
+    #[test]
+    fn quoting_round_trips(value in "\\PC*") {
+        let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let line = format!("run=\"{quoted}\" maxcpus=2");
+        let parsed = CommandLine::parse(&line);
+        prop_assert_eq!(parsed.run.unwrap().to_string(), value);
+        prop_assert_eq!(parsed.maxcpus, Some(2));
+        prop_assert!(parsed.problems().is_empty());
+    }
+}
