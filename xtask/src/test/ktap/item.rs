@@ -67,7 +67,7 @@ pub fn parse(line: &str) -> (usize, Item<'_>) {
     let indent = line.len() - text.len();
     let text = text.trim_end();
     let item = parse_item(text);
-    if indent % 4 != 0 && !matches!(item, Item::Other | Item::Diagnostic(_)) {
+    if !indent.is_multiple_of(4) && !matches!(item, Item::Other | Item::Diagnostic(_)) {
         return (
             indent / 4,
             Item::Malformed("indentation is not a multiple of four"),

@@ -8,21 +8,23 @@ fn feed(text: &str) -> (Parser, Vec<Event>) {
 }
 
 fn problems(events: &[Event]) -> Vec<&str> {
-    let problem = |event| match event {
-        &Event::Problem(ref text) => Some(text.as_str()),
-        _ => None,
-    };
-    events.iter().filter_map(problem).collect()
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Problem(text) => Some(text.as_str()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn ended(events: &[Event]) -> Vec<(String, &Outcome)> {
-    let case = |event| match event {
-        &Event::CaseEnded(ref report) => {
-            Some((format!("{}.{}", report.suite, report.case), &report.outcome))
-        }
+    let reports = events.iter().filter_map(|event| match event {
+        Event::CaseEnded(report) => Some(report),
         _ => None,
-    };
-    events.iter().filter_map(case).collect()
+    });
+    reports
+        .map(|report| (format!("{}.{}", report.suite, report.case), &report.outcome))
+        .collect()
 }
 
 /// Asserts that exactly one problem is reported, which contains `text`.
