@@ -1,6 +1,6 @@
 //! What became of one test case, whatever ran it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What became of a case.
@@ -80,6 +80,13 @@ impl CaseResult {
             time: Duration::ZERO,
             log: None,
         }
+    }
+
+    /// The same result with the place of its log.
+    #[must_use]
+    pub fn with_log(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
+        self
     }
 
     /// The name that filters and summaries use: `host/xtask/glob::tests::star`,

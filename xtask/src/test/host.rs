@@ -1,0 +1,301 @@
+//! Runs the host tests of the default members: unit and integration tests as
+//! binaries that cargo builds, then the documentation tests.
+//!
+//! The binaries are run from here and not by `cargo test`, so that every result
+//! is known to belong to a crate, and a binary that dies or hangs is told apart
+//! from a test that fails.
+
+mod build;
+mod libtest;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use self::build::Binary;
+use self::process::{Lines, Next};
+use super::filter::Filter;
+use super::machine::Log;
+use super::outcome::{CaseResult, Outcome, full_name};
+use super::report::Reporter;
+
+/// The variable that tells a test which starts `xtask` that it must not test again.
+pub const RECURSION_GUARD: &str = "GRANARY_TESTING";
+
+/// How long a test binary may print nothing before it counts as hung.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+
+/// What to run.
+pub struct Host<'a> {
+    /// The folder of the workspace.
+    pub root: &'a Path,
+    /// Which tests.
+    pub filter: &'a Filter,
+    /// The folder for logs.
+    pub logs: PathBuf,
+}
+
+impl Host<'_> {
+    /// Builds and runs the selected tests.
+    pub fn run(&self, reporter: &Reporter) {
+        let Some(binaries) = self.build(reporter) else {
+            return;
+        };
+        for binary in &binaries {
+            self.binary(binary, reporter);
+        }
+        self.doc_tests(reporter);
+    }
+
+    /// The full names of all selected tests.
+    pub fn list(&self, reporter: &Reporter) -> Vec<String> {
+        let mut names = Vec::new();
+        for binary in self.build(reporter).unwrap_or_default() {
+            names.extend(
+                self.selected(&binary)
+                    .into_iter()
+                    .map(|name| full_name(&binary.group(), &name)),
+            );
+        }
+        names.extend(
+            self.listed_doc_tests()
+                .into_iter()
+                .map(|test| full_name(&test.0, &test.1)),
+        );
+        names.retain(|name| self.filter.selects(name));
+        names
+    }
+
+    fn cargo(&self) -> Command {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .current_dir(self.root)
+            .env(RECURSION_GUARD, "1")
+            .env("CARGO_TERM_COLOR", "never");
+        command
+    }
+
+    fn build(&self, reporter: &Reporter) -> Option<Vec<Binary>> {
+        reporter.status("host: building the tests");
+        match build::build(self.cargo(), |text| {
+            reporter.status(format!("host: {text}"))
+        }) {
+            Ok(binaries) => Some(binaries),
+            Err(lines) => {
+                reporter.case(CaseResult::new("host", "(build)", Outcome::Failed(lines)));
+                None
+            }
+        }
+    }
+
+    /// The selected tests of a binary, by their names in it.
+    fn selected(&self, binary: &Binary) -> Vec<String> {
+        let output = binary
+            .command()
+            .args(["--list", "--format", "terse"])
+            .output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let mut names = libtest::listed(&text.unwrap_or_default());
+        names.retain(|name| {
+            self.filter
+                .selects(&full_name(&binary.group(), &binary.test_name(name)))
+        });
+        names
+    }
+
+    fn binary(&self, binary: &Binary, reporter: &Reporter) {
+        let names = self.selected(binary);
+        if names.is_empty() {
+            return;
+        }
+        let group = binary.group();
+        let mut command = binary.command();
+        command.env(RECURSION_GUARD, "1");
+        if !self.filter.is_everything() {
+            command.arg("--exact").args(&names);
+        }
+        let log = self
+            .logs
+            .join(format!("host-{}-{}.log", binary.package, binary.target));
+        let since = Instant::now();
+        let mut run = Output::new(&log);
+        let ended = run.follow(command, |parser, name| {
+            let (done, all) = (parser.done(), parser.announced());
+            reporter.status(format!("{group}: {done}/{all} {name}"));
+        });
+        let complete = run.parser.is_complete();
+        let results = run.parser.into_results();
+        let missing: Vec<_> = names
+            .iter()
+            .filter(|name| results.iter().all(|(done, _)| done != *name))
+            .cloned()
+            .collect();
+        let failed = results.iter().any(|(_, outcome)| outcome.is_failure());
+        for (name, outcome) in results {
+            reporter.case(CaseResult::new(&group, binary.test_name(&name), outcome).with_log(&log));
+        }
+        let complete = complete && missing.is_empty();
+        if let Some(outcome) = verdict(&ended, complete, failed, &missing, &run.tail) {
+            reporter.case(
+                CaseResult::new(&group, format!("({})", binary.target), outcome).with_log(&log),
+            );
+        }
+        reporter.group_ended(&group, since.elapsed());
+    }
+
+    /// Group and name of every documentation test.
+    fn listed_doc_tests(&self) -> Vec<(String, String)> {
+        let mut command = self.cargo();
+        command.args([
+            "test", "--doc", "--quiet", "--", "--list", "--format", "terse",
+        ]);
+        let Ok(output) = command.output() else {
+            return Vec::new();
+        };
+        let names = libtest::listed(&String::from_utf8_lossy(&output.stdout));
+        names
+            .into_iter()
+            .map(|name| (doc_group(&name), name))
+            .collect()
+    }
+
+    fn doc_tests(&self, reporter: &Reporter) {
+        reporter.status("host: documentation tests");
+        let mut command = self.cargo();
+        command.args(["test", "--doc", "--no-fail-fast"]);
+        if !self.filter.is_everything() {
+            let mut selected = self.listed_doc_tests();
+            selected.retain(|(group, name)| self.filter.selects(&full_name(group, name)));
+            if selected.is_empty() {
+                return;
+            }
+            command
+                .args(["--", "--exact"])
+                .args(selected.into_iter().map(|(_, name)| name));
+        }
+        let log = self.logs.join("host-doc.log");
+        let since = Instant::now();
+        let mut run = Output::new(&log);
+        let ended = run.follow(command, |_, name| {
+            reporter.status(format!("host: {name}"));
+        });
+        let results = run.parser.into_results();
+        let failed = results.iter().any(|(_, outcome)| outcome.is_failure());
+        let mut groups: Vec<String> = Vec::new();
+        for (name, outcome) in results {
+            let group = doc_group(&name);
+            if !groups.contains(&group) {
+                groups.push(group.clone());
+            }
+            reporter.case(CaseResult::new(group, name, outcome).with_log(&log));
+        }
+        if let Some(outcome) = verdict(&ended, true, failed, &[], &run.tail) {
+            reporter.case(CaseResult::new("host", "(doc)", outcome).with_log(&log));
+        }
+        for group in groups {
+            reporter.group_ended(&group, since.elapsed());
+        }
+    }
+}
+
+/// The group of a documentation test, which is named by its file: the crate's
+/// folder, so that `host/kernel/base/doc` is one group.
+fn doc_group(name: &str) -> String {
+    let file = name.split(" - ").next().unwrap_or(name);
+    let folder = file.split("/src/").next().unwrap_or(file);
+    format!("host/{folder}/doc")
+}
+
+/// How a test process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    Status(Option<i32>),
+    Silent,
+    NotStarted(String),
+}
+
+/// What is wrong with a process beyond the results of its tests.
+fn verdict(
+    ended: &Ended,
+    complete: bool,
+    failed: bool,
+    missing: &[String],
+    tail: &[String],
+) -> Option<Outcome> {
+    let mut lines = Vec::new();
+    if !missing.is_empty() {
+        lines.push(format!("without result: {}", missing.join(", ")));
+    }
+    lines.extend(tail.iter().cloned());
+    let explain = |text: String| std::iter::once(text).chain(lines.clone()).collect();
+    match ended {
+        Ended::NotStarted(error) => Some(Outcome::Failed(explain(error.clone()))),
+        Ended::Silent => Some(Outcome::TimedOut(explain(
+            "printed nothing for long and was ended".into(),
+        ))),
+        Ended::Status(Some(0)) if complete && !failed => None,
+        // What a test binary ends with after failed tests.
+        Ended::Status(Some(101 | 1)) if complete && failed => None,
+        Ended::Status(None) => Some(Outcome::Crashed(explain("ended by a signal".into()))),
+        Ended::Status(Some(status)) if !complete => Some(Outcome::Crashed(explain(format!(
+            "ended with status {status} in the middle"
+        )))),
+        Ended::Status(Some(status)) => Some(Outcome::Failed(explain(format!(
+            "ended with status {status}, which does not fit its results"
+        )))),
+    }
+}
+
+/// The output of one process.
+struct Output {
+    parser: libtest::Parser,
+    log: Option<Log>,
+    tail: Vec<String>,
+}
+
+impl Output {
+    fn new(log: &Path) -> Self {
+        Self {
+            parser: libtest::Parser::new(),
+            log: Log::create(log).ok(),
+            tail: Vec::new(),
+        }
+    }
+
+    fn follow(
+        &mut self,
+        command: Command,
+        mut on_test: impl FnMut(&libtest::Parser, &str),
+    ) -> Ended {
+        let mut lines = match Lines::start(command) {
+            Ok(lines) => lines,
+            Err(error) => return Ended::NotStarted(format!("{error:#}")),
+        };
+        loop {
+            match lines.next(SILENCE) {
+                Next::Line(line) => {
+                    if let Some(log) = &mut self.log {
+                        log.line(&line);
+                    }
+                    if let Some(name) = self.parser.line(&line).map(str::to_owned) {
+                        on_test(&self.parser, &name);
+                    }
+                    if self.tail.len() == 40 {
+                        self.tail.remove(0);
+                    }
+                    self.tail.push(line);
+                }
+                Next::Ended(status) => return Ended::Status(status),
+                Next::Silence => {
+                    lines.kill();
+                    return Ended::Silent;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
