@@ -1,0 +1,92 @@
+//! Faults planted on demand: they prove that a run which goes wrong is noticed.
+//!
+//! `kunit.planted=NAME` adds the suite `planted`: a case that passes, one with the
+//! fault, and one that passes behind it. Only the test build has them. The fault
+//! `silent` is not here: `main` keeps quiet before anything can be printed.
+
+use super::{Body, Case, Ctx, Hook, Outcome, Suite, kfail};
+use crate::arch::irq;
+
+/// A fault that can be planted.
+#[derive(Clone, Copy)]
+pub enum Planted {
+    /// A case goes wrong.
+    Case(&'static Suite),
+    /// The suite announces one case more than it has.
+    Truncate(&'static Suite),
+    /// The run has no case at all.
+    NoPlan,
+}
+
+/// The fault called `name`.
+pub fn named(name: &str) -> Option<Planted> {
+    // The planted faults are no part of a measured kernel.
+    if !cfg!(debug_assertions) {
+        return None;
+    }
+    Some(match name {
+        "hang" => Planted::Case(&HANG),
+        "hang_irqs_on" => Planted::Case(&HANG_IRQS_ON),
+        "panic" => Planted::Case(&PANIC),
+        "fail" => Planted::Case(&FAIL),
+        "truncate" => Planted::Truncate(&TRUNCATE),
+        "noplan" => Planted::NoPlan,
+        _ => return None,
+    })
+}
+
+static HANG: Suite = suite(&[case("first", pass), case("hang", hang), case("last", pass)]);
+static HANG_IRQS_ON: Suite = suite(&[
+    case("first", pass),
+    case("hang_irqs_on", hang_irqs_on),
+    case("last", pass),
+]);
+static PANIC: Suite = suite(&[
+    case("first", pass),
+    case("panic", panic),
+    case("last", pass),
+]);
+static FAIL: Suite = suite(&[case("first", pass), case("fail", fail), case("last", pass)]);
+static TRUNCATE: Suite = suite(&[case("first", pass), case("last", pass)]);
+
+const fn suite(cases: &'static [Case]) -> Suite {
+    Suite {
+        name: "planted",
+        setup: None,
+        teardown: None,
+        cases,
+    }
+}
+
+const fn case(name: &'static str, run: Hook) -> Case {
+    Case {
+        name,
+        body: Body::Plain(run),
+        expects: &[],
+    }
+}
+
+fn pass(_: &mut Ctx) -> Outcome {
+    Ok(())
+}
+
+fn fail(_: &mut Ctx) -> Outcome {
+    kfail!("planted failure")
+}
+
+fn panic(_: &mut Ctx) -> Outcome {
+    panic!("planted panic")
+}
+
+fn hang(_: &mut Ctx) -> Outcome {
+    let _irqs_off = irq::disable();
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+fn hang_irqs_on(_: &mut Ctx) -> Outcome {
+    loop {
+        core::hint::spin_loop();
+    }
+}

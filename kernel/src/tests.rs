@@ -1,0 +1,7 @@
+//! The in-kernel suites, one file each. They register themselves; see
+//! [`kunit`](crate::kunit).
+
+mod cmdline;
+mod heap;
+mod ramdisk;
+mod time;
