@@ -34,6 +34,10 @@ use x86_64::{
 const DEBUG_EXIT_PORT: u16 = 0xf4;
 const DEBUG_EXIT_PANIC: u32 = 0x12;
 
+/// Bits of EDX of CPUID leaf 0x8000_0001.
+const FEATURE_NX: u32 = 1 << 20;
+const FEATURE_GIB_PAGES: u32 = 1 << 26;
+
 unsafe extern "C" {
     static stub_start: u8;
     static stub_end: u8;
@@ -48,8 +52,9 @@ extern "sysv64" fn boot_main(start_info: u64) -> ! {
 }
 
 fn boot(start_info: u64) -> Result<core::convert::Infallible, Error> {
-    let features = extended_features();
-    if features & (1 << 20) == 0 {
+    // The entry code made sure that this leaf exists.
+    let features = __cpuid(0x8000_0001).edx;
+    if features & FEATURE_NX == 0 {
         fail(format_args!(
             "this processor cannot forbid execution of pages"
         ));
@@ -64,7 +69,7 @@ fn boot(start_info: u64) -> Result<core::convert::Infallible, Error> {
     }
     let mut memory_map = ArrayVec::<RawRegion, MAX_FIRMWARE_REGIONS>::new();
     for i in 0..u64::from(info.memory_map_count) {
-        let entry = read(info.memory_map + i * RawRegion::SIZE as u64)?;
+        let entry = read(info.memory_map.saturating_add(i * RawRegion::SIZE as u64))?;
         memory_map.push(RawRegion::parse(&entry));
     }
     if info.module_count == 0 {
@@ -80,7 +85,7 @@ fn boot(start_info: u64) -> Result<core::convert::Infallible, Error> {
         stub: (&raw const stub_start).addr() as u64..(&raw const stub_end).addr() as u64,
         switch_page: (&raw const switch_page).addr() as u64,
         ramdisk,
-        gib_pages: features & (1 << 26) != 0,
+        gib_pages: features & FEATURE_GIB_PAGES != 0,
         physical_offset: 0,
     };
     // SAFETY: the first 4 GiB are mapped at their own addresses; apart from the stub
@@ -96,11 +101,6 @@ fn boot(start_info: u64) -> Result<core::convert::Infallible, Error> {
             handover.entry,
         )
     }
-}
-
-/// Bits of EDX of the extended feature leaf; the entry code made sure it exists.
-fn extended_features() -> u32 {
-    __cpuid(0x8000_0001).edx
 }
 
 /// Copies `N` bytes from a physical address that the start info names.

@@ -1,12 +1,12 @@
 //! The kernel's first page tables.
 
-use crate::{Error, PAGE, frames::Frames};
+use crate::{Error, PAGE, REACH, frames::Frames};
 use core::{mem::MaybeUninit, ops::Range};
 use x86_64::{
     PhysAddr, VirtAddr,
     structures::paging::{
         FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags,
-        PhysFrame, Size1GiB, Size2MiB, Size4KiB, mapper::MapToError,
+        PhysFrame, Size1GiB, Size2MiB, Size4KiB, mapper::MapToError, page_table::PageTableEntry,
     },
 };
 
@@ -55,10 +55,7 @@ impl AddressSpace {
     }
 
     /// An entry of the level 4 table.
-    pub fn level_4_entry(
-        &mut self,
-        index: usize,
-    ) -> &mut x86_64::structures::paging::page_table::PageTableEntry {
+    pub fn level_4_entry(&mut self, index: usize) -> &mut PageTableEntry {
         &mut self.tables.level_4_table_mut()[index]
     }
 
@@ -155,7 +152,7 @@ impl AddressSpace {
         let mut frame = 0;
         while frame < end {
             let page = address + frame;
-            if gib_pages && frame >= crate::REACH && end - frame >= Size1GiB::SIZE {
+            if gib_pages && frame >= REACH && end - frame >= Size1GiB::SIZE {
                 self.map_page::<Size1GiB>(what, page, frame, DATA)?;
                 frame += Size1GiB::SIZE;
             } else {

@@ -223,7 +223,7 @@ fn reserve_fixed(kernel: &KernelImage<'_>, physical_end: u64) -> Result<Slots, E
         (
             "recursive page table",
             page_table_recursive,
-            1 << ENTRY_SHIFT,
+            PAGE,
             1 << ENTRY_SHIFT,
         ),
     ];
@@ -302,7 +302,8 @@ fn map_recursive(
         return Ok(());
     };
     let what = "recursive page table";
-    let address = slots.place(what, mapping, 1 << ENTRY_SHIFT, 1 << ENTRY_SHIFT)?;
+    // Size of a page for all that it is 512 GiB: it may be the last entry.
+    let address = slots.place(what, mapping, PAGE, 1 << ENTRY_SHIFT)?;
     let index = (address >> ENTRY_SHIFT) as u16 % 512;
     let frame = PhysFrame::containing_address(PhysAddr::new(space.level_4()));
     let entry = space.level_4_entry(usize::from(index));

@@ -105,7 +105,7 @@ pub fn check_range(what: &'static str, address: u64, size: u64, align: u64) -> R
     if !canonical(address) || !canonical(last) || address >> 63 != last >> 63 {
         return fail("not canonical");
     }
-    if address % align != 0 {
+    if !address.is_multiple_of(align) {
         return fail("not sufficiently aligned");
     }
     Ok(())

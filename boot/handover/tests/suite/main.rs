@@ -1,0 +1,8 @@
+//! What the boot stub does, tried on the host with sound and with broken input.
+
+mod common;
+mod elf;
+mod memory;
+mod prepare;
+mod ramdisk;
+mod start_info;
