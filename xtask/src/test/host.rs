@@ -7,17 +7,17 @@
 
 mod build;
 mod libtest;
-mod process;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use self::build::Binary;
-use self::process::{Lines, Next};
+
 use super::filter::Filter;
 use super::machine::Log;
 use super::outcome::{CaseResult, Outcome, full_name};
+use super::process::{Lines, Next};
 use super::report::Reporter;
 
 /// The variable that tells a test which starts `xtask` that it must not test again.
@@ -42,8 +42,15 @@ impl Host<'_> {
         let Some(binaries) = self.build(reporter) else {
             return;
         };
-        for binary in &binaries {
-            self.binary(binary, reporter);
+        for package in binaries.chunk_by(|a, b| a.package == b.package) {
+            let since = Instant::now();
+            let before = reporter.totals();
+            for binary in package {
+                self.binary(binary, reporter);
+            }
+            if reporter.totals() != before {
+                reporter.group_ended(&package[0].group(), since.elapsed());
+            }
         }
         self.doc_tests(reporter);
     }
@@ -119,7 +126,6 @@ impl Host<'_> {
         let log = self
             .logs
             .join(format!("host-{}-{}.log", binary.package, binary.target));
-        let since = Instant::now();
         let mut run = Output::new(&log);
         let ended = run.follow(command, |parser, name| {
             let (done, all) = (parser.done(), parser.announced());
@@ -142,7 +148,6 @@ impl Host<'_> {
                 CaseResult::new(&group, format!("({})", binary.target), outcome).with_log(&log),
             );
         }
-        reporter.group_ended(&group, since.elapsed());
     }
 
     /// Group and name of every documentation test.

@@ -81,7 +81,11 @@ pub fn build(mut cargo: Command, mut status: impl FnMut(&str)) -> Result<Vec<Bin
         .and_then(|thread| thread.join().ok())
         .unwrap_or_default();
     match child.wait() {
-        Ok(status) if status.success() => Ok(messages.lines().filter_map(binary).collect()),
+        Ok(status) if status.success() => {
+            let mut binaries: Vec<_> = messages.lines().filter_map(binary).collect();
+            binaries.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+            Ok(binaries)
+        }
         Ok(_) => Err(errors(said)),
         Err(error) => Err(vec![format!("cannot wait for cargo: {error}")]),
     }
