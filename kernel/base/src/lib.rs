@@ -6,6 +6,8 @@
 //! command line) treats them as hostile: every access is bounds-checked, every
 //! loop is bounded, and damage comes back as a value, never as a panic.
 //!
+//! - [`acpi`]: CPUs, nodes, interrupt controllers, clocks and power from the
+//!   firmware's tables
 //! - [`cmdline`]: the kernel command line, typed
 //! - [`ramdisk`]: the tar archive handed over by the boot loader
 //! - [`symbols`]: the compact symbol table of backtraces
@@ -18,6 +20,8 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod acpi;
+mod bytes;
 pub mod cmdline;
 pub mod ramdisk;
 pub mod symbols;

@@ -32,7 +32,6 @@
 //! damaged table gives a wrong name or none, never a panic;
 //! [`SymbolTable::verify`] finds damage at the price of a walk over everything.
 
-mod bytes;
 #[cfg(feature = "std")]
 mod encode;
 mod name;

@@ -3,7 +3,6 @@
 use core::fmt;
 
 use super::BLOCK;
-use super::bytes::take_number;
 
 /// The longest name in bytes; the encoder cuts longer ones.
 pub const MAX_NAME: usize = 512;
@@ -119,4 +118,22 @@ impl<'a, 'b> BlockReader<'a, 'b> {
     pub(super) fn at_end(&self) -> bool {
         self.rest.is_empty()
     }
+}
+
+/// Takes an unsigned LEB128 number of at most 32 bits off the front of `bytes`.
+fn take_number(bytes: &mut &[u8]) -> Option<u32> {
+    let mut value = 0u32;
+    for shift in [0u32, 7, 14, 21, 28] {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u32::from(byte & 0x7f);
+        if shift == 28 && bits > 0xf {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }

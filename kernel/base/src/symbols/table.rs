@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use super::bytes::{u32_at, u64_at};
+use crate::bytes::{u32_at, u64_at};
+
 use super::name::{BlockReader, MAX_NAME, Name};
 use super::{BLOCK, HEADER, MAGIC, VERSION};
 
