@@ -123,6 +123,7 @@ pub unsafe fn prepare(machine: &Machine<'_>, kernel: &KernelImage<'_>) -> Result
         handover.physical_memory = Some(address);
     }
     map_recursive(&mut space, &mut slots, config, &mut handover)?;
+    // What is taken from a region splits it into three at most.
     let room = regions.len() + 2 * space.frames.source_count();
     map_boot_info(&mut space, &mut slots, config, room, &mut handover)?;
 
@@ -132,7 +133,9 @@ pub unsafe fn prepare(machine: &Machine<'_>, kernel: &KernelImage<'_>) -> Result
         add_claim(&mut claims, range)?;
     }
     handover.regions = merge(&claims)?;
-    debug_assert!(handover.regions.len() <= room);
+    if handover.regions.len() > room {
+        return Err(Error::MemoryMap("no room for it in the boot info"));
+    }
     Ok(handover)
 }
 
