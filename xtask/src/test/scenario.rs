@@ -58,8 +58,22 @@ pub enum Action {
 pub struct Shape {
     /// Options of xtask, as typed.
     pub options: String,
-    /// Further arguments for QEMU.
-    pub qemu: Vec<String>,
+    /// How CPUs and memory are dealt out to the nodes.
+    pub layout: Layout,
+}
+
+/// How CPUs and memory are dealt out to the nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Evenly, to the number of nodes that the options say.
+    #[default]
+    Even,
+    /// Two nodes, the second one without memory.
+    NodeWithoutMemory,
+    /// Two nodes, the second one without CPUs.
+    NodeWithoutCpus,
+    /// No nodes, and no table that tells of any.
+    NoSrat,
 }
 
 /// A boot.

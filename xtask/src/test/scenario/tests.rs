@@ -39,7 +39,7 @@ impl World for Told {
 fn boot(name: &str, text: &str, checks: Vec<Check>) -> Scenario {
     let shape = Shape {
         options: text.into(),
-        qemu: Vec::new(),
+        layout: Layout::Even,
     };
     let boot = Boot {
         shape,

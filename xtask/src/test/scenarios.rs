@@ -1,0 +1,113 @@
+//! The tables of scenarios.
+
+mod boots;
+mod harness;
+mod lines;
+mod panics;
+mod tools;
+
+use super::machine::SUCCESS;
+use super::scenario::{Action, Boot, Check, Scenario, Shape};
+use super::tier::Tier;
+
+/// All scenarios of `tier`, in the order in which they begin: long ones first, so
+/// that none is left to run alone at the end.
+pub fn all(tier: Tier) -> Vec<Scenario> {
+    let tables = [
+        boots::table(),
+        harness::table(),
+        tools::table(),
+        panics::table(),
+        lines::table(),
+    ];
+    tables
+        .into_iter()
+        .flatten()
+        .filter(|scenario| tier.includes(scenario.least))
+        .collect()
+}
+
+/// The machine of scenarios for which any will do.
+const SMALL: &str = "--cpus 2 --nodes 1 --mem 128M";
+
+/// A machine given by options of xtask.
+fn shape(options: &str) -> Shape {
+    Shape {
+        options: options.into(),
+        layout: super::scenario::Layout::Even,
+    }
+}
+
+/// A boot that runs shell commands.
+fn boot(options: &str, cmdline: &str, checks: Vec<Check>) -> Boot {
+    Boot {
+        shape: shape(options),
+        cmdline: cmdline.into(),
+        input: String::new(),
+        checks,
+        show_time: false,
+    }
+}
+
+/// A scenario of the quick tier.
+fn quick(name: impl Into<String>, action: Action) -> Scenario {
+    Scenario {
+        name: name.into(),
+        least: Tier::Quick,
+        action,
+    }
+}
+
+/// Some line matches.
+fn has(pattern: impl Into<String>) -> Check {
+    Check::Has(pattern.into())
+}
+
+/// The guest ends as after success.
+const GOOD_END: Check = Check::Status(SUCCESS);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_for_files() {
+        let mut seen = HashSet::new();
+        for scenario in all(Tier::Long) {
+            let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(scenario.name.chars().all(good), "{}", scenario.name);
+            assert!(
+                seen.insert(scenario.name.clone()),
+                "{} comes twice",
+                scenario.name
+            );
+        }
+        assert!(seen.len() > 60);
+    }
+
+    #[test]
+    fn patterns_are_regular_expressions() {
+        let transcript = super::super::scenario::Transcript {
+            lines: Vec::new(),
+            end: super::super::machine::End::OutOfTime,
+        };
+        for scenario in all(Tier::Long) {
+            let checks = match scenario.action {
+                Action::Boot(boot) => boot.checks,
+                Action::Program(program) => program.checks,
+                Action::Planted(_) | Action::Orphan => continue,
+            };
+            assert!(!checks.is_empty(), "{} checks nothing", scenario.name);
+            for check in checks {
+                let result = check.apply(&transcript);
+                assert!(
+                    !result.is_err_and(|error| error.contains("no regular")),
+                    "{}",
+                    scenario.name
+                );
+            }
+        }
+    }
+}

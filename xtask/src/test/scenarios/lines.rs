@@ -1,0 +1,136 @@
+//! The kernel command line and the shell: what they say and how they end.
+
+use super::{Check, GOOD_END, SMALL, boot, has, quick};
+use crate::test::machine::{RESET, SUCCESS, run_status};
+use crate::test::scenario::{Action, Boot, Scenario};
+
+/// Command lines with something wrong: the kernel says so and goes on.
+const PROBLEMS: &[(&str, &str, &str)] = &[
+    (
+        "cmdline-unknown-key",
+        "colour=red run=true",
+        r"warn.*unknown key `colour`",
+    ),
+    (
+        "cmdline-unknown-flag",
+        "verbose run=true",
+        r"warn.*unknown key `verbose`",
+    ),
+    (
+        "cmdline-bad-number",
+        "maxcpus=many run=true",
+        r"warn.*maxcpus",
+    ),
+    (
+        "cmdline-bad-level",
+        "loglevel=loud run=true",
+        r"warn.*loglevel",
+    ),
+    (
+        "cmdline-missing-value",
+        "maxcpus run=true",
+        r"warn.*maxcpus",
+    ),
+    ("cmdline-open-quote", r#"run="true"#, r"warn.*run"),
+];
+
+/// Shell commands, the status they end with, and a line that is printed.
+const COMMANDS: &[(&str, &str, i32, &str)] = &[
+    ("shell-true", "true", SUCCESS, r"boot: ready"),
+    ("shell-false", "false", run_status(1), r"boot: ready"),
+    (
+        "shell-last-status-counts",
+        "false; true",
+        SUCCESS,
+        r"boot: ready",
+    ),
+    (
+        "shell-last-failure-counts",
+        "true; false",
+        run_status(1),
+        r"boot: ready",
+    ),
+    (
+        "shell-unknown-command",
+        "nonsense",
+        run_status(31),
+        r"unknown command 'nonsense'",
+    ),
+    (
+        "shell-wrong-usage",
+        "mem a b",
+        run_status(2),
+        r"mem: too many arguments",
+    ),
+    ("shell-echo", "echo one two", SUCCESS, r"^one two$"),
+    ("shell-help", "help", SUCCESS, r"poweroff"),
+    ("shell-dmesg", "dmesg", SUCCESS, r"smp: 2 of 2 CPUs online"),
+    (
+        "shell-kunit-without-match",
+        "kunit no-such-suite",
+        run_status(1),
+        r"boot: ready",
+    ),
+    (
+        "shell-poweroff",
+        "poweroff; echo still here",
+        SUCCESS,
+        r"boot: ready",
+    ),
+    ("shell-reboot", "reboot", RESET, r"boot: ready"),
+];
+
+/// The scenarios.
+pub fn table() -> Vec<Scenario> {
+    let problems = PROBLEMS.iter().map(|&(name, cmdline, warning)| {
+        quick(
+            name,
+            Action::Boot(boot(SMALL, cmdline, vec![GOOD_END, has(warning)])),
+        )
+    });
+    let commands = COMMANDS.iter().map(|&(name, commands, status, line)| {
+        let cmdline = format!(r#"run="{commands}""#);
+        let mut checks = vec![Check::Status(status), has(line)];
+        checks.push(Check::HasNot("^still here".into()));
+        quick(name, Action::Boot(boot(SMALL, &cmdline, checks)))
+    });
+    problems
+        .chain(commands)
+        .chain([maxcpus(), quiet(), typed()])
+        .collect()
+}
+
+/// Fewer CPUs than there are.
+fn maxcpus() -> Scenario {
+    let checks = vec![GOOD_END, has("smp: 2 of 4 CPUs online")];
+    quick(
+        "cmdline-maxcpus",
+        Action::Boot(boot("--cpus 4", "maxcpus=2 run=true", checks)),
+    )
+}
+
+/// A level that leaves the information out of the serial line.
+fn quiet() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has("^seen$"),
+        Check::HasNot(r"cpu\d+ (info|debug|trace):".into()),
+    ];
+    quick(
+        "cmdline-loglevel",
+        Action::Boot(boot(SMALL, r#"loglevel=warn run="echo seen""#, checks)),
+    )
+}
+
+/// Somebody types at the prompt, with a mistake taken back.
+fn typed() -> Scenario {
+    let boot = Boot {
+        input: "echo pear applx\u{7f}e\rpoweroff\r".into(),
+        ..boot(
+            SMALL,
+            "",
+            vec![GOOD_END, has("granary> "), has("^pear apple$")],
+        )
+    };
+    quick("shell-typed", Action::Boot(boot))
+}

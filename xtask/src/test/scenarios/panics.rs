@@ -1,0 +1,62 @@
+//! Every way to crash: the report comes out whole and QEMU ends with a failure.
+
+use super::{Check, SMALL, boot, quick};
+use crate::test::machine::PANIC;
+use crate::test::scenario::{Action, PanicExpected, Scenario};
+
+/// What is given to the shell's `panic`, what the message says, and a function in
+/// the backtrace.
+const CASES: &[(&str, &str, &str)] = &[
+    ("plain", r"\S", "panic_tests::"),
+    ("irq", r"\S", "panic_tests::"),
+    ("console-lock", r"\S", "panic_tests::"),
+    ("stack-overflow", r"(?i)stack overflow", "panic_tests::"),
+    ("de", r"(?i)divide", "panic_tests::"),
+    ("db", r"(?i)debug", "panic_tests::"),
+    ("bp", r"(?i)breakpoint", "panic_tests::"),
+    ("of", r"(?i)overflow", "panic_tests::"),
+    ("br", r"(?i)bound", "panic_tests::"),
+    ("ud", r"(?i)invalid opcode|undefined", "panic_tests::"),
+    ("nm", r"(?i)device not available", "panic_tests::"),
+    ("df", r"(?i)double fault", "panic_tests::"),
+    ("ts", r"(?i)invalid TSS", "panic_tests::"),
+    ("np", r"(?i)segment not present", "panic_tests::"),
+    ("ss", r"(?i)stack.segment", "panic_tests::"),
+    ("gp", r"(?i)general protection", "panic_tests::"),
+    ("pf", r"(?i)page fault", "panic_tests::"),
+    ("mf", r"(?i)x87|floating.point", "panic_tests::"),
+    ("ac", r"(?i)alignment", "panic_tests::"),
+    ("mc", r"(?i)machine check", "panic_tests::"),
+    ("xm", r"(?i)SIMD", "panic_tests::"),
+    ("nmi", r"(?i)NMI", "panic_tests::"),
+    ("write-text", r"(?i)page fault.*writ", "panic_tests::"),
+    (
+        "exec-data",
+        r"(?i)page fault.*(fetch|exec)",
+        "backtrace|panic_tests::|shell::",
+    ),
+    ("null", r"(?i)page fault|null", "panic_tests::"),
+];
+
+/// The scenarios.
+pub fn table() -> Vec<Scenario> {
+    let cases = CASES.iter().map(|&(how, message, function)| {
+        let expected = PanicExpected {
+            message: message.into(),
+            cpus: 2,
+            function: function.into(),
+        };
+        let checks = vec![Check::Status(PANIC), Check::Panic(expected)];
+        panic(how, checks)
+    });
+    let nested = panic("nested", vec![Check::Status(PANIC), Check::NestedPanic]);
+    cases.chain([nested]).collect()
+}
+
+fn panic(how: &str, checks: Vec<Check>) -> Scenario {
+    let cmdline = format!(r#"run="panic {how}""#);
+    quick(
+        format!("panic-{how}"),
+        Action::Boot(boot(SMALL, &cmdline, checks)),
+    )
+}

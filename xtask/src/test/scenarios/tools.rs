@@ -1,0 +1,160 @@
+//! `xtask` as a user meets it: its messages, its statuses, GDB.
+
+use super::{Check, has, quick};
+use crate::test::scenario::{Action, Program, Scenario};
+
+/// Arguments, status (none for any failure) and a line that comes out.
+const CASES: &[(&str, &[&str], Option<i32>, &str)] = &[
+    (
+        "xtask-wrong-option",
+        &["run", "--no-such-option"],
+        Some(2),
+        "--no-such-option",
+    ),
+    (
+        "xtask-wrong-value",
+        &["run", "--cpus", "many"],
+        Some(2),
+        "many",
+    ),
+    (
+        "xtask-wrong-machine",
+        &["run", "--machine", "no-such-machine"],
+        Some(2),
+        "no-such-machine",
+    ),
+    (
+        "xtask-dry-run",
+        &["run", "--dry-run"],
+        Some(0),
+        "qemu-system-x86_64.* -smp ",
+    ),
+    (
+        "xtask-run-true",
+        &["run", "--cpus", "1", "--", "true"],
+        Some(0),
+        "boot: ready in",
+    ),
+    (
+        "xtask-run-false",
+        &["run", "--cpus", "1", "--", "false"],
+        Some(1),
+        "boot: ready in",
+    ),
+    (
+        "xtask-run-panic",
+        &["run", "--cpus", "1", "--", "panic"],
+        Some(1),
+        r"panic_tests::.* at \S+\.rs:\d+",
+    ),
+    // QEMU itself refuses; what it says reaches the user.
+    (
+        "xtask-qemu-fails",
+        &["run", "--cpu", "no-such-cpu", "--", "true"],
+        None,
+        "unable to find CPU model 'no-such-cpu'",
+    ),
+    (
+        "xtask-silent-guest",
+        &[
+            "run",
+            "--cpus",
+            "1",
+            "--cmdline",
+            "kunit.planted=silent",
+            "--timeout",
+            "20",
+        ],
+        Some(1),
+        "printed nothing|no output|never printed",
+    ),
+    (
+        "xtask-test-fails",
+        &[
+            "test",
+            "--only",
+            "kernel",
+            "--cpus",
+            "1",
+            "--cmdline",
+            "kunit.planted=fail",
+            "planted.*",
+        ],
+        Some(1),
+        "^2 passed, 1 failed, 0 skipped$",
+    ),
+    (
+        "xtask-test-without-match",
+        &["test", "--only", "kernel", "--cpus", "1", "no_such_suite.*"],
+        Some(1),
+        "^0 passed, [01] failed, 0 skipped$",
+    ),
+];
+
+/// The scenarios.
+pub fn table() -> Vec<Scenario> {
+    let cases = CASES.iter().map(|&(name, args, status, line)| {
+        let end = status.map_or(Check::Fails, Check::Status);
+        program(name, args, vec![end, has(line)])
+    });
+    cases
+        .chain([missing_tool(), gdb(), quick("xtask-killed", Action::Orphan)])
+        .collect()
+}
+
+fn program(name: &str, args: &[&'static str], checks: Vec<Check>) -> Scenario {
+    quick(
+        name,
+        Action::Program(Program {
+            args: args.to_vec(),
+            without: &[],
+            checks,
+        }),
+    )
+}
+
+/// Without QEMU, and without apt to get it, its name is in the message.
+fn missing_tool() -> Scenario {
+    let program = Program {
+        args: vec!["run", "--", "true"],
+        without: &["qemu", "apt", "dpkg", "sudo"],
+        checks: vec![
+            Check::Fails,
+            has("qemu-system-x86_64"),
+            Check::HasNot("boot: ready in".into()),
+        ],
+    };
+    quick("xtask-missing-tool", Action::Program(program))
+}
+
+/// Stops at the kernel's main, shows Rust names and lines, and goes on to a later
+/// function.
+fn gdb() -> Scenario {
+    let args = [
+        "gdb",
+        "--cpus",
+        "2",
+        "--batch",
+        "-ex",
+        "bt",
+        "-ex",
+        "tbreak kernel::shell::main",
+        "-ex",
+        "continue",
+        "-ex",
+        "bt",
+    ];
+    let stops = [
+        r"kernel_main.* at \S*main\.rs:\d+",
+        r"shell::main.* at \S*shell\.rs:\d+",
+        r"kernel_main",
+    ];
+    program(
+        "gdb-batch",
+        &args,
+        vec![
+            Check::Status(0),
+            Check::InOrder(stops.map(String::from).to_vec()),
+        ],
+    )
+}
