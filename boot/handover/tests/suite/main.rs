@@ -2,6 +2,7 @@
 
 mod common;
 mod elf;
+mod machine;
 mod memory;
 mod prepare;
 mod ramdisk;

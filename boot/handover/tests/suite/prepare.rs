@@ -1,152 +1,19 @@
-//! The kernel's address space, built in a piece of host memory that plays the
-//! machine's, and then looked at as the processor would.
+//! The kernel's address space, as the processor would see it.
 
-use crate::common::{BASE, Elf, Program, R, W};
-use boot_handover::{Error, Handover, KernelImage, Machine, PAGE, RawRegion, prepare};
+use crate::{
+    common::{BASE, Elf, Program, R, W},
+    machine::{
+        ADDRESS, DYNAMIC, FILLER, MIB, Memory, NO_EXECUTE, PHYSICAL, RAM, RAMDISK, STUB, WRITABLE,
+        build, config, firmware, raw, refused,
+    },
+};
+use boot_handover::{Error, KernelImage, Machine, PAGE, prepare};
 use bootloader_api::{
     BootloaderConfig,
     config::Mapping,
     info::MemoryRegionKind::{Bootloader, UnknownBios, Usable},
 };
 use std::ops::Range;
-
-const MIB: u64 = 1 << 20;
-const RAM: u64 = 16 * MIB;
-const STUB: Range<u64> = MIB..MIB + 0x2_8000;
-const RAMDISK: Range<u64> = RAM - 0x5_0000..RAM - 0x4_3210;
-const PHYSICAL: u64 = 0xffff_8880_0000_0000;
-const DYNAMIC: u64 = 0xffff_f000_0000_0000;
-const FILLER: u8 = 0xa5;
-
-const WRITABLE: u64 = 1 << 1;
-const HUGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-
-#[derive(Clone, Copy)]
-#[repr(C, align(4096))]
-struct Frame([u8; PAGE as usize]);
-
-/// Physical memory from 0 to [`RAM`], full of a pattern.
-struct Memory(Vec<Frame>);
-
-impl Memory {
-    fn new() -> Self {
-        Self(vec![Frame([FILLER; PAGE as usize]); (RAM / PAGE) as usize])
-    }
-
-    fn base(&mut self) -> u64 {
-        self.0.as_mut_ptr().expose_provenance() as u64
-    }
-
-    fn frame(&self, address: u64) -> &[u8; PAGE as usize] {
-        &self.0[(address / PAGE) as usize].0
-    }
-
-    fn entry(&self, table: u64, index: u64) -> u64 {
-        let at = index as usize * 8;
-        let bytes = self.frame(table)[at..at + 8].try_into().unwrap();
-        u64::from_le_bytes(bytes)
-    }
-
-    /// Physical address and flags of `address`, and the size of the page.
-    fn translate(&self, level_4: u64, address: u64) -> Option<(u64, u64, u64)> {
-        let mut table = level_4;
-        for level in [3, 2, 1, 0] {
-            let shift = 12 + 9 * level;
-            let entry = self.entry(table, (address >> shift) & 511);
-            if entry & 1 == 0 {
-                return None;
-            }
-            if level == 0 || entry & HUGE != 0 {
-                let size = 1 << shift;
-                let flags = entry & (WRITABLE | NO_EXECUTE);
-                return Some(((entry & ADDRESS) + (address & (size - 1)), flags, size));
-            }
-            // Rights are those of the leaf only if no table above takes them away.
-            assert_eq!(
-                entry & (WRITABLE | NO_EXECUTE | HUGE),
-                WRITABLE * (entry >> 1 & 1)
-            );
-            table = entry & ADDRESS;
-        }
-        unreachable!()
-    }
-
-    /// Every page mapped: virtual address and size.
-    fn pages(&self, table: u64, level: u32, base: u64) -> Vec<(u64, u64)> {
-        let mut pages = Vec::new();
-        for index in 0..512 {
-            let entry = self.entry(table, index);
-            let size = 1 << (12 + 9 * level);
-            let mut address = base + index * size;
-            if level == 3 && index >= 256 {
-                address |= 0xffff << 48;
-            }
-            if entry & 1 == 0 {
-            } else if level == 0 || entry & HUGE != 0 {
-                pages.push((address, size));
-            } else {
-                pages.extend(self.pages(entry & ADDRESS, level - 1, address));
-            }
-        }
-        pages
-    }
-}
-
-fn raw(start: u64, end: u64, kind: u32) -> RawRegion {
-    RawRegion {
-        start,
-        size: end - start,
-        kind,
-    }
-}
-
-/// As QEMU's, in disorder.
-fn firmware() -> Vec<RawRegion> {
-    vec![
-        raw(0xfd_0000_0000, 0x100_0000_0000, 2),
-        raw(MIB, RAM - 0x2_1000, 1),
-        raw(0, 0x9_fc00, 1),
-        raw(0x9_fc00, 0xa_0000, 2),
-        raw(0xf_0000, MIB, 2),
-        raw(RAM - 0x2_1000, RAM, 2),
-    ]
-}
-
-fn config() -> BootloaderConfig {
-    let mut config = BootloaderConfig::new_default();
-    config.kernel_stack_size = 64 << 10;
-    config.mappings.physical_memory = Some(Mapping::FixedAddress(PHYSICAL));
-    config.mappings.dynamic_range_start = Some(DYNAMIC);
-    config.mappings.dynamic_range_end = Some(0xffff_f800_0000_0000);
-    config
-}
-
-/// Builds the address space of `elf` in new memory.
-fn build(elf: &Elf, memory_map: &[RawRegion], gib: bool) -> Result<(Memory, Handover), Error> {
-    let mut memory = Memory::new();
-    let file = elf.build();
-    let kernel = KernelImage::parse(&file)?;
-    let machine = Machine {
-        memory_map,
-        stub: STUB,
-        switch_page: STUB.start,
-        ramdisk: RAMDISK,
-        gib_pages: gib,
-        physical_offset: memory.base(),
-    };
-    // SAFETY: all usable memory of the maps below 4 GiB is within `memory`, which
-    // nobody else refers to.
-    let handover = unsafe { prepare(&machine, &kernel)? };
-    Ok((memory, handover))
-}
-
-fn refused(config: &BootloaderConfig) -> Error {
-    build(&Elf::new(config), &firmware(), false)
-        .err()
-        .expect("must be refused")
-}
 
 #[test]
 fn kernel_is_mapped_with_its_rights_and_contents() {
