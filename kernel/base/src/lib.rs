@@ -9,7 +9,11 @@
 //! - [`acpi`]: CPUs, nodes, interrupt controllers, clocks and power from the
 //!   firmware's tables
 //! - [`cmdline`]: the kernel command line, typed
+//! - [`glob`]: patterns for names of test cases
+//! - [`ktap`]: writing test results
+//! - [`log_ring`]: the records that `dmesg` shows
 //! - [`ramdisk`]: the tar archive handed over by the boot loader
+//! - [`rng`]: seeded pseudo-random numbers for tests
 //! - [`symbols`]: the compact symbol table of backtraces
 //!
 //! The feature `std` adds the writers that `xtask` uses (today
@@ -23,5 +27,9 @@ extern crate std;
 pub mod acpi;
 mod bytes;
 pub mod cmdline;
+pub mod glob;
+pub mod ktap;
+pub mod log_ring;
 pub mod ramdisk;
+pub mod rng;
 pub mod symbols;
