@@ -1,35 +1,6 @@
 //! Which cases the user asked for: globs over full names or over `suite.case`.
 
-/// Whether `text` matches `pattern`, in which `*` stands for any run of
-/// characters (slashes and dots too) and `?` for any one character.
-pub fn glob(pattern: &str, text: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let text: Vec<char> = text.chars().collect();
-    let (mut p, mut t) = (0, 0);
-    // Where to go on if the text after the last `*` does not fit.
-    let mut retry: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                retry = Some((p + 1, t));
-                p += 1;
-            }
-            Some(&c) if c == '?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match retry {
-                Some((after_star, from)) => {
-                    retry = Some((after_star, from + 1));
-                    p = after_star;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
-}
+use kernel_base::glob::matches as glob;
 
 /// Which of the three kinds of test `--only` or a filter selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -52,26 +52,25 @@ impl Host<'_> {
                 reporter.group_ended(&package[0].group(), since.elapsed());
             }
         }
-        self.doc_tests(reporter);
+        self.doc_tests(&Packages::of(&binaries, self.root), reporter);
     }
 
     /// The full names of all selected tests.
-    pub fn list(&self, reporter: &Reporter) -> Vec<String> {
+    pub fn list(&self) -> anyhow::Result<Vec<String>> {
+        let binaries = build::build(self.cargo(), |_| {})
+            .map_err(|lines| anyhow::Error::msg(lines.join("\n")))?;
+        let packages = Packages::of(&binaries, self.root);
         let mut names = Vec::new();
-        for binary in self.build(reporter).unwrap_or_default() {
-            names.extend(
-                self.selected(&binary)
-                    .into_iter()
-                    .map(|name| full_name(&binary.group(), &name)),
-            );
+        for binary in binaries {
+            let own = self.selected(&binary).into_iter();
+            names.extend(own.map(|name| full_name(&binary.group(), &binary.test_name(&name))));
         }
-        names.extend(
-            self.listed_doc_tests()
-                .into_iter()
-                .map(|test| full_name(&test.0, &test.1)),
-        );
-        names.retain(|name| self.filter.selects(name));
-        names
+        let docs = self.listed_doc_tests().into_iter().map(|name| {
+            let (group, name) = packages.doc_test(&name);
+            full_name(&group, &name)
+        });
+        names.extend(docs.filter(|name| self.filter.selects(name)));
+        Ok(names)
     }
 
     fn cargo(&self) -> Command {
@@ -150,8 +149,8 @@ impl Host<'_> {
         }
     }
 
-    /// Group and name of every documentation test.
-    fn listed_doc_tests(&self) -> Vec<(String, String)> {
+    /// The documentation tests as rustdoc names them.
+    fn listed_doc_tests(&self) -> Vec<String> {
         let mut command = self.cargo();
         command.args([
             "test", "--doc", "--quiet", "--", "--list", "--format", "terse",
@@ -159,26 +158,30 @@ impl Host<'_> {
         let Ok(output) = command.output() else {
             return Vec::new();
         };
-        let names = libtest::listed(&String::from_utf8_lossy(&output.stdout));
-        names
-            .into_iter()
-            .map(|name| (doc_group(&name), name))
-            .collect()
+        libtest::listed(&String::from_utf8_lossy(&output.stdout))
     }
 
-    fn doc_tests(&self, reporter: &Reporter) {
+    fn doc_tests(&self, packages: &Packages, reporter: &Reporter) {
         reporter.status("host: documentation tests");
+        let selects = |name: &str| {
+            let (group, name) = packages.doc_test(name);
+            self.filter.selects(&full_name(&group, &name))
+        };
         let mut command = self.cargo();
         command.args(["test", "--doc", "--no-fail-fast"]);
         if !self.filter.is_everything() {
-            let mut selected = self.listed_doc_tests();
-            selected.retain(|(group, name)| self.filter.selects(&full_name(group, name)));
-            if selected.is_empty() {
+            // A name has blanks, which rustdoc takes for separators: the files
+            // are selected, and the results once more.
+            let mut files: Vec<String> = self.listed_doc_tests();
+            files.retain(|name| selects(name));
+            for name in &mut files {
+                name.truncate(name.find(' ').unwrap_or(name.len()));
+            }
+            files.dedup();
+            if files.is_empty() {
                 return;
             }
-            command
-                .args(["--", "--exact"])
-                .args(selected.into_iter().map(|(_, name)| name));
+            command.arg("--").args(files);
         }
         let log = self.logs.join("host-doc.log");
         let since = Instant::now();
@@ -190,7 +193,10 @@ impl Host<'_> {
         let failed = results.iter().any(|(_, outcome)| outcome.is_failure());
         let mut groups: Vec<String> = Vec::new();
         for (name, outcome) in results {
-            let group = doc_group(&name);
+            if !selects(&name) {
+                continue;
+            }
+            let (group, name) = packages.doc_test(&name);
             if !groups.contains(&group) {
                 groups.push(group.clone());
             }
@@ -205,12 +211,31 @@ impl Host<'_> {
     }
 }
 
-/// The group of a documentation test, which is named by its file: the crate's
-/// folder, so that `host/kernel/base/doc` is one group.
-fn doc_group(name: &str) -> String {
-    let file = name.split(" - ").next().unwrap_or(name);
-    let folder = file.split("/src/").next().unwrap_or(file);
-    format!("host/{folder}/doc")
+/// The folders of packages, relative to the workspace, with their names.
+struct Packages(Vec<(String, String)>);
+
+impl Packages {
+    fn of(binaries: &[Binary], root: &Path) -> Self {
+        let named = binaries.iter().filter_map(|binary| {
+            let folder = binary.folder.strip_prefix(root).ok()?.to_str()?;
+            Some((folder.to_owned(), binary.package.clone()))
+        });
+        Self(named.collect())
+    }
+
+    /// Group and name of a documentation test, which rustdoc calls by its file:
+    /// `kernel/base/src/glob.rs - glob::matches (line 3)`.
+    fn doc_test(&self, name: &str) -> (String, String) {
+        let package = self.0.iter().find_map(|(folder, package)| {
+            let file = name.strip_prefix(folder.as_str())?.strip_prefix('/')?;
+            // One package may lie in the folder of another.
+            file.starts_with("src/").then_some((package, file))
+        });
+        match package {
+            Some((package, file)) => (format!("host/{package}/doc"), file.into()),
+            None => ("host/doc".into(), name.into()),
+        }
+    }
 }
 
 /// How a test process ended.

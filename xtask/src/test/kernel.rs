@@ -21,7 +21,7 @@ use super::report::Reporter;
 pub struct Job {
     /// The first parts of the names, such as `kernel/4cpu-2node`.
     pub group: String,
-    /// Globs of `suite.case`, at least one.
+    /// Globs of `suite.case`, at least one, without blanks and quotes.
     pub globs: Vec<String>,
     /// The seed to shuffle by.
     pub shuffle: Option<u64>,

@@ -62,13 +62,21 @@ fn the_tests_without_result_are_named() {
 }
 
 #[test]
-fn doc_tests_belong_to_the_folder_of_their_crate() {
+fn doc_tests_belong_to_the_package_in_whose_folder_they_are() {
+    let of = |folder: &str, package: &str| (folder.to_owned(), package.to_owned());
+    let packages = Packages(vec![
+        of("kernel", "kernel"),
+        of("kernel/base", "kernel-base"),
+        of("mm", "granary-mm"),
+    ]);
+    let named = |name| packages.doc_test(name);
     assert_eq!(
-        doc_group("kernel/base/src/glob.rs - glob::matches (line 3)"),
-        "host/kernel/base/doc"
+        named("kernel/base/src/glob.rs - glob::matches (line 3)"),
+        (
+            "host/kernel-base/doc".into(),
+            "src/glob.rs - glob::matches (line 3)".into()
+        )
     );
-    assert_eq!(
-        doc_group("mm/src/lib.rs - (line 3) - compile fail"),
-        "host/mm/doc"
-    );
+    assert_eq!(named("mm/src/lib.rs - (line 3)").0, "host/granary-mm/doc");
+    assert_eq!(named("mmm/src/lib.rs - (line 3)").0, "host/doc");
 }
