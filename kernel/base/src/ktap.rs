@@ -48,7 +48,7 @@ impl Outcome<'_> {
     }
 }
 
-/// How many cases ended how. Parameterised cases count once for each parameter.
+/// How many cases ended how. A parameterised case counts once, as any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Cases that passed.
@@ -88,9 +88,9 @@ const DEPTH: usize = 3;
 /// Calls nest: [`start`](Self::start), then for each suite
 /// [`start_suite`](Self::start_suite), its cases, [`end_suite`](Self::end_suite),
 /// and [`finish`](Self::finish). A case is [`start_case`](Self::start_case) and
-/// [`end_case`](Self::end_case), or with parameters between these two
+/// [`end_case`](Self::end_case), and if it has parameters between these two
 /// [`start_params`](Self::start_params), [`end_param`](Self::end_param) for
-/// each, and then [`end_params`](Self::end_params) for `end_case`.
+/// each, and [`end_params`](Self::end_params).
 #[derive(Debug)]
 pub struct Ktap<W> {
     out: W,
@@ -140,7 +140,7 @@ impl<W: Write> Ktap<W> {
         )
     }
 
-    /// The result of a case without parameters.
+    /// The result of a case.
     pub fn end_case(&mut self, name: &str, outcome: Outcome<'_>) -> fmt::Result {
         self.count(outcome);
         self.result(1, name, outcome)
@@ -153,15 +153,14 @@ impl<W: Write> Ktap<W> {
 
     /// The result for one parameter.
     pub fn end_param(&mut self, name: &str, outcome: Outcome<'_>) -> fmt::Result {
-        self.count(outcome);
         self.result(2, name, outcome)
     }
 
-    /// The result of the case with parameters: failed if one of them has.
-    pub fn end_params(&mut self, case: &str) -> fmt::Result {
-        let outcome = self.levels[2].outcome();
+    /// Closes the parameters of a case and says how they add up: failed if one
+    /// has, skipped if all were. The case's own result may be worse.
+    pub fn end_params(&mut self) -> Outcome<'static> {
         self.depth = 2;
-        self.result(1, case, outcome)
+        self.levels[2].outcome()
     }
 
     /// A remark on what is going on, at the level that is open. Each of its

@@ -18,7 +18,9 @@ fn suites_cases_and_parameters() {
         ktap.end_param("8", Outcome::Passed)?;
         ktap.diagnostic(format_args!("slow"))?;
         ktap.end_param("16", Outcome::TimedOut)?;
-        ktap.end_params("sizes")?;
+        let outcome = ktap.end_params();
+        assert_eq!(outcome, Outcome::Failed);
+        ktap.end_case("sizes", outcome)?;
         ktap.end_case("numa", Outcome::Skipped("one node\nonly"))?;
         ktap.end_suite("mm")?;
         ktap.start_suite("rcu", 1)?;
@@ -33,7 +35,7 @@ fn suites_cases_and_parameters() {
     assert_eq!(
         ktap.totals(),
         Totals {
-            passed: 2,
+            passed: 1,
             failed: 2,
             skipped: 2
         }
@@ -70,7 +72,7 @@ ok 2 rcu
     1..1
     ok 1 send # SKIP not there
 ok 3 x2apic # SKIP every part was skipped
-# kunit: 2 passed, 2 failed, 2 skipped
+# kunit: 1 passed, 2 failed, 2 skipped
 ";
     assert_eq!(ktap.into_inner(), expected);
 }
