@@ -121,24 +121,6 @@ pub struct Options {
     pub timeout_ns: u64,
 }
 
-/// How many cases ended in which way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Cases that passed.
-    pub passed: usize,
-    /// Cases that failed.
-    pub failed: usize,
-    /// Cases that were skipped.
-    pub skipped: usize,
-}
-
-impl Totals {
-    /// Whether something ran or was skipped, and nothing failed.
-    pub fn is_success(self) -> bool {
-        self.failed == 0 && self.passed + self.skipped > 0
-    }
-}
-
 /// Registers a suite.
 ///
 /// ```ignore

@@ -53,6 +53,9 @@ impl Status {
 /// The arguments of a command, without its name.
 pub type Args<'a> = &'a [String];
 
+/// Offers words that could be an argument, one by one.
+pub type Suggest = fn(&mut dyn FnMut(&str));
+
 /// A command. Made by [`shell_command!`].
 pub struct Command {
     /// What is typed to run it.
@@ -66,7 +69,7 @@ pub struct Command {
     /// The smallest and the greatest number of arguments.
     pub arguments: (usize, usize),
     /// Words that could be an argument.
-    pub complete: fn(&mut dyn FnMut(&str)),
+    pub complete: Suggest,
     /// Runs it. The number of arguments is right.
     pub run: fn(Args<'_>) -> Status,
 }

@@ -3,5 +3,9 @@
 
 mod cmdline;
 mod heap;
+mod ipi;
+mod paging;
+mod percpu;
 mod ramdisk;
+mod stacks;
 mod time;

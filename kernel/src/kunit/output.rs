@@ -2,137 +2,139 @@
 //!
 //! Every line goes out whole and at once, so that what other CPUs log meanwhile
 //! comes between lines, not into them, and so that nothing is lost if the next
-//! step crashes.
+//! step crashes. The console never refuses text, so errors are not looked at.
 
-use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::fmt::{self, Write};
 
 use alloc::format;
 use alloc::string::String;
+use kernel_base::ktap::{Ktap, Outcome, Totals};
 use spin::Mutex;
 
-use super::Totals;
 use super::runner::Verdict;
+use crate::console;
 
-/// Depth of nesting: 0 for suites, 1 for cases, 2 for the values of a case.
-/// Relaxed: only the CPU that runs the cases uses it.
-static LEVEL: AtomicUsize = AtomicUsize::new(0);
+/// The results so far, and what is running. Only the CPU that runs the cases
+/// takes the lock, and never in an interrupt.
+struct State {
+    ktap: Ktap<Lines>,
+    /// `suite.case` of the running case.
+    current: String,
+}
 
-/// `suite.case` of the running case.
-static CURRENT: Mutex<String> = Mutex::new(String::new());
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+/// Sends text to the console line by line.
+struct Lines(String);
+
+impl Write for Lines {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive('\n') {
+            self.0.push_str(piece);
+            if piece.ends_with('\n') {
+                console::Writer.write_str(&self.0)?;
+                self.0.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn new() -> State {
+    State {
+        ktap: Ktap::new(Lines(String::new())),
+        current: String::new(),
+    }
+}
+
+fn with<R>(action: impl FnOnce(&mut State) -> R) -> R {
+    action(STATE.lock().get_or_insert_with(new))
+}
+
+fn write(action: impl FnOnce(&mut Ktap<Lines>) -> fmt::Result) {
+    // See the module's documentation.
+    let _ = with(|state| action(&mut state.ktap));
+}
 
 /// The running case, as `suite.case`.
 pub fn current() -> String {
-    CURRENT.lock().clone()
+    with(|state| state.current.clone())
 }
 
-/// A line of diagnostics of the running case.
+/// Diagnostics of the running case.
 pub fn diagnostic(text: fmt::Arguments<'_>) {
-    line(format_args!("# {text}"));
+    write(|ktap| ktap.diagnostic(text));
 }
 
-/// A line about the run as a whole.
+/// A line about the run as a whole, before it begins.
 pub fn remark(text: fmt::Arguments<'_>) {
-    line(format_args!("# kunit: {text}"));
+    *STATE.lock() = None;
+    diagnostic(format_args!("kunit: {text}"));
 }
 
 /// The run begins.
 pub fn begin_run(suites: usize) {
-    LEVEL.store(0, Ordering::Relaxed);
-    begin(None, suites);
+    *STATE.lock() = None;
+    write(|ktap| ktap.start(suites));
 }
 
 /// The whole output of a run without a case.
 pub fn empty_plan() {
     begin_run(0);
-    end_run(&Totals::default());
+    end_run();
 }
 
 /// A suite begins.
 pub fn begin_suite(name: &str, cases: usize) {
-    deeper();
-    begin(Some(name), cases);
+    write(|ktap| ktap.start_suite(name, cases));
 }
 
 /// A case is about to start.
 pub fn begin_case(suite: &str, case: &str) {
-    let name = format!("{suite}.{case}");
-    line(format_args!("# run: {name}"));
-    *CURRENT.lock() = name;
+    with(|state| state.current = format!("{suite}.{case}"));
+    write(|ktap| ktap.start_case(suite, case));
 }
 
 /// The values of a case begin.
 pub fn begin_params(case: &str, count: usize) {
-    deeper();
-    begin(Some(case), count);
+    write(|ktap| ktap.start_params(case, count));
 }
 
 /// One value of a case is done.
-pub fn end_param(number: usize, name: &str, verdict: &Verdict) {
-    result(number, name, verdict);
+pub fn end_param(name: &str, verdict: &Verdict) {
+    write(|ktap| ktap.end_param(name, outcome(verdict)));
 }
 
-/// The values of a case are done; its own result follows.
-pub fn end_params() {
-    shallower();
+/// The values of a case are done; its own result follows. This is what it is if
+/// nothing else goes wrong.
+pub fn end_params() -> Verdict {
+    match with(|state| state.ktap.end_params()) {
+        Outcome::Passed => Verdict::Passed,
+        Outcome::Failed | Outcome::TimedOut => Verdict::Failed,
+        Outcome::Skipped(reason) => Verdict::Skipped(String::from(reason)),
+    }
 }
 
 /// A case is done.
-pub fn end_case(number: usize, name: &str, verdict: &Verdict) {
-    result(number, name, verdict);
+pub fn end_case(name: &str, verdict: &Verdict) {
+    write(|ktap| ktap.end_case(name, outcome(verdict)));
 }
 
 /// A suite is done.
-pub fn end_suite(number: usize, name: &str, ok: bool) {
-    shallower();
-    result(
-        number,
-        name,
-        if ok {
-            &Verdict::Passed
-        } else {
-            &Verdict::Failed
-        },
-    );
+pub fn end_suite(name: &str) {
+    write(|ktap| ktap.end_suite(name));
 }
 
 /// The run is done.
-pub fn end_run(totals: &Totals) {
-    let Totals {
-        passed,
-        failed,
-        skipped,
-    } = totals;
-    remark(format_args!(
-        "{passed} passed, {failed} failed, {skipped} skipped"
-    ));
+pub fn end_run() -> Totals {
+    write(Ktap::finish);
+    with(|state| state.ktap.totals())
 }
 
-fn begin(name: Option<&str>, count: usize) {
-    line(format_args!("KTAP version 1"));
-    if let Some(name) = name {
-        line(format_args!("# Subtest: {name}"));
-    }
-    line(format_args!("1..{count}"));
-}
-
-fn result(number: usize, name: &str, verdict: &Verdict) {
+fn outcome(verdict: &Verdict) -> Outcome<'_> {
     match verdict {
-        Verdict::Passed => line(format_args!("ok {number} {name}")),
-        Verdict::Failed => line(format_args!("not ok {number} {name}")),
-        Verdict::Skipped(reason) => line(format_args!("ok {number} {name} # SKIP {reason}")),
+        Verdict::Passed => Outcome::Passed,
+        Verdict::Failed => Outcome::Failed,
+        Verdict::Skipped(reason) => Outcome::Skipped(reason),
     }
-}
-
-fn deeper() {
-    LEVEL.fetch_add(1, Ordering::Relaxed);
-}
-
-fn shallower() {
-    LEVEL.fetch_sub(1, Ordering::Relaxed);
-}
-
-fn line(text: fmt::Arguments<'_>) {
-    let indent = 4 * LEVEL.load(Ordering::Relaxed);
-    crate::println!("{:indent$}{text}", "");
 }

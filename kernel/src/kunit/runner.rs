@@ -2,14 +2,14 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use kernel_base::cmdline::{CommandLine, Shuffle};
+use kernel_base::ktap::Totals;
 use kernel_base::rng::Rng;
 
 use super::plan::{self, Planned};
 use super::planted::{self, Planted};
-use super::{Body, Case, Ctx, Hook, Options, Outcome, Stop, Suite, Totals, expect, output};
+use super::{Body, Case, Ctx, Hook, Options, Outcome, Stop, Suite, expect, output};
 use crate::arch::irq;
 use crate::report::Kind;
 use crate::{boot, exit, time, watchdog};
@@ -53,7 +53,7 @@ pub fn run_from_command_line() -> ! {
         list(&suites, &options);
         exit::success();
     }
-    if run_suites(&suites, &options, truncated).is_success() {
+    if is_success(run_suites(&suites, &options, truncated)) {
         exit::success()
     } else {
         exit::failure()
@@ -95,9 +95,14 @@ pub fn list(suites: &[&'static Suite], options: &Options) -> usize {
     plan.iter().map(|planned| planned.cases.len()).sum()
 }
 
-/// Runs the registered suites as `options` say.
-pub fn run(options: &Options) -> Totals {
-    run_suites(&plan::suites(), options, None)
+/// Runs the registered suites as `options` say; whether something ran or was skipped,
+/// and nothing failed.
+pub fn run(options: &Options) -> bool {
+    is_success(run_suites(&plan::suites(), options, None))
+}
+
+fn is_success(totals: Totals) -> bool {
+    totals.failed == 0 && totals.passed + totals.skipped > 0
 }
 
 /// Runs `suites`. The plan of the suite `truncated` is one too high.
@@ -150,20 +155,17 @@ fn run_round(
     round: u32,
     truncated: Option<&'static Suite>,
 ) -> Totals {
-    let mut totals = Totals::default();
     output::begin_run(plan.len());
-    for (index, planned) in plan.iter().enumerate() {
+    for planned in plan {
         let missing = truncated.is_some_and(|suite| core::ptr::eq(suite, planned.suite));
         output::begin_suite(
             planned.suite.name,
             planned.cases.len() + usize::from(missing),
         );
-        let before = totals.failed;
-        SuiteRun::new(planned, options, round).run(&mut totals);
-        output::end_suite(index + 1, planned.suite.name, totals.failed == before);
+        SuiteRun::new(planned, options, round).run();
+        output::end_suite(planned.suite.name);
     }
-    output::end_run(&totals);
-    totals
+    output::end_run()
 }
 
 /// A suite that is being run.
@@ -186,7 +188,7 @@ impl<'a> SuiteRun<'a> {
         }
     }
 
-    fn run(mut self, totals: &mut Totals) {
+    fn run(mut self) {
         let suite = self.planned.suite;
         let last = self.planned.cases.len();
         for (index, case) in self.planned.cases.iter().enumerate() {
@@ -203,12 +205,7 @@ impl<'a> SuiteRun<'a> {
             {
                 verdict = Verdict::Failed;
             }
-            match &verdict {
-                Verdict::Passed => totals.passed += 1,
-                Verdict::Failed => totals.failed += 1,
-                Verdict::Skipped(_) => totals.skipped += 1,
-            }
-            output::end_case(index + 1, case.name, &verdict);
+            output::end_case(case.name, &verdict);
         }
     }
 
@@ -245,28 +242,13 @@ impl<'a> SuiteRun<'a> {
             return Verdict::Skipped(String::from("there is nothing to run it over here"));
         }
         output::begin_params(case.name, count);
-        let (mut failed, mut skipped) = (0, Vec::new());
         for index in 0..count {
             let name = params.name(index);
             let what = format!("{full_name}/{name}");
             let verdict = self.guarded(&what, case.expects, |ctx| params.run(index, ctx));
-            output::end_param(index + 1, &name, &verdict);
-            match verdict {
-                Verdict::Passed => {}
-                Verdict::Failed => failed += 1,
-                Verdict::Skipped(reason) => skipped.push(reason),
-            }
+            output::end_param(&name, &verdict);
         }
-        output::end_params();
-        match skipped.pop() {
-            _ if failed > 0 => {
-                output::diagnostic(format_args!("{failed} of {count} parameters failed"));
-                Verdict::Failed
-            }
-            // Only if there was no value at all that it could run with.
-            Some(reason) if skipped.len() + 1 == count => Verdict::Skipped(reason),
-            _ => Verdict::Passed,
-        }
+        output::end_params()
     }
 
     /// Runs something under the watchdog, and checks what it leaves behind.

@@ -1,5 +1,6 @@
 //! The commands, by subject, and their help.
 
+mod acpi;
 mod basic;
 mod cmdline;
 mod inspect;

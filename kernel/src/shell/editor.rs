@@ -154,7 +154,7 @@ impl LineEditor {
                 let before = self.cursor();
                 self.repeat(before, LEFT);
             }
-            Key::End => self.to_end(),
+            Key::End => self.move_to_end(),
             Key::Delete => {
                 if self.behind() > 0 {
                     self.feed(RIGHT);
@@ -167,7 +167,7 @@ impl LineEditor {
             }
             Key::KillAfter => {
                 let behind = self.behind();
-                self.to_end();
+                self.move_to_end();
                 self.repeat(behind, BACKSPACE);
             }
             Key::KillWord => self.kill_word(),
@@ -248,13 +248,13 @@ impl LineEditor {
         self.feed(text.as_bytes());
     }
 
-    fn to_end(&mut self) {
+    fn move_to_end(&mut self) {
         let behind = self.behind();
         self.repeat(behind, RIGHT);
     }
 
     fn clear(&mut self) {
-        self.to_end();
+        self.move_to_end();
         let length = self.line().chars().count();
         self.repeat(length, BACKSPACE);
     }

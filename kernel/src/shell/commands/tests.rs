@@ -1,6 +1,8 @@
 //! Commands that run tests and provoke crashes.
 
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::kunit::{self, Options};
 use crate::panic_tests;
@@ -24,7 +26,7 @@ shell_command! {
 fn run_kunit(arguments: Args<'_>) -> Status {
     let mut options = Options::all();
     let mut list = false;
-    let mut patterns = alloc::vec::Vec::new();
+    let mut patterns = Vec::new();
     for argument in arguments {
         match argument.as_str() {
             "--list" => list = true,
@@ -40,7 +42,7 @@ fn run_kunit(arguments: Args<'_>) -> Status {
     if list {
         return Status::from_bool(kunit::list(&kunit::suites(), &options) > 0);
     }
-    Status::from_bool(kunit::run(&options).is_success())
+    Status::from_bool(kunit::run(&options))
 }
 
 shell_command! {
@@ -59,6 +61,6 @@ fn panic(arguments: Args<'_>) -> Status {
             crate::println!("panic: '{how}' was survived");
             Status::FAILURE
         }
-        Err(ways) => bad_argument("panic", how, &alloc::format!("one of: {ways}")),
+        Err(ways) => bad_argument("panic", how, &format!("one of: {ways}")),
     }
 }
