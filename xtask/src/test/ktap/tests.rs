@@ -455,3 +455,43 @@ fn endless_output_takes_bounded_memory() {
     assert_eq!(interrupted.log.len(), LOG_TAIL_LINES);
     assert!(interrupted.diagnostics.len() <= 500);
 }
+
+#[test]
+fn what_the_kernel_writes_is_understood() {
+    use kernel_base::ktap::{Ktap, Outcome as Written};
+    let write = |ktap: &mut Ktap<String>| {
+        ktap.start(3)?;
+        ktap.start_suite("mm", 3)?;
+        ktap.start_case("mm", "alloc")?;
+        ktap.diagnostic(format_args!("mm.alloc: EXPECTATION FAILED at a.rs:1\n  x == 1"))?;
+        ktap.end_case("alloc", Written::Failed)?;
+        ktap.start_case("mm", "sizes")?;
+        ktap.start_params("sizes", 2)?;
+        ktap.end_param("8", Written::Passed)?;
+        ktap.end_param("16", Written::Skipped("too large"))?;
+        let outcome = ktap.end_params();
+        ktap.end_case("sizes", outcome)?;
+        ktap.start_case("mm", "slow")?;
+        ktap.end_case("slow", Written::TimedOut)?;
+        ktap.end_suite("mm")?;
+        ktap.start_suite("numa", 1)?;
+        ktap.start_case("numa", "far")?;
+        ktap.end_case("far", Written::Skipped("one node\nonly"))?;
+        ktap.end_suite("numa")?;
+        ktap.start_suite("rcu", 1)?;
+        ktap.start_case("rcu", "gp")?;
+        ktap.end_case("gp", Written::Passed)?;
+        ktap.end_suite("rcu")?;
+        ktap.finish()
+    };
+    let mut ktap = Ktap::new(String::new());
+    write(&mut ktap).expect("strings take everything");
+    let (parser, events) = feed(&ktap.into_inner());
+    assert_eq!(problems(&events), [""; 0]);
+    assert_eq!(parser.ending(), Ending { nothing_left: true, ..Ending::default() });
+    let words: Vec<_> = ended(&events).iter().map(|(name, outcome)| format!("{name} {}", outcome.word())).collect();
+    assert_eq!(
+        words,
+        ["mm.alloc FAILED", "mm.sizes ok", "mm.slow TIMED OUT", "numa.far skipped", "rcu.gp ok"]
+    );
+}
