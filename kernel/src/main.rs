@@ -1,7 +1,70 @@
-//! placeholder
+//! The Granary kernel.
+//!
+//! [`granary_main`] reads as the list of what boot does. Below `arch` nothing names the
+//! processor; see `docs/architecture.md` for the rooms and `docs/boot.md` for the state at
+//! entry.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+
+extern crate alloc;
+
+#[macro_use]
+mod console;
+mod arch;
+mod boot;
+mod exit;
+mod heap;
+mod klog;
+mod kunit;
+mod memory;
+mod panic;
+mod report;
+mod shell;
+mod smp;
+mod symbols;
+mod sync;
+mod tests;
+mod time;
+mod watchdog;
+
+pub use arch::panic_tests;
+
+use kernel_early::handover::Handover;
+
+/// The kernel proper: on its own page tables and stack, interrupts off, one CPU.
+#[unsafe(no_mangle)]
+extern "C" fn granary_main(handover: &'static Handover) -> ! {
+    let entered = arch::tsc::read();
+    arch::cpu_local::init_boot();
+    boot::read_command_line(handover);
+    time::note_entry(entered);
+    console::init();
+    klog::init(boot::command_line().loglevel);
+    boot::greet();
+    memory::init(handover);
+    arch::paging::init(handover);
+    heap::init();
+    symbols::init();
+    boot::report_command_line_problems();
+    boot::discover_machine(handover);
+    smp::prepare_boot_cpu();
+    arch::apic::init(boot::acpi().local_apic).unwrap_or_else(|_| {
+        panic!("the local APIC's registers cannot be mapped");
+    });
+    time::init();
+    arch::irq::enable();
+    console::enable_receive_interrupt();
+    smp::start_others();
+    boot::ready();
+    kernel_main()
+}
+
+/// What a booted kernel does: the tests it was asked for, or the shell. Debuggers stop here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn kernel_main() -> ! {
+    if boot::command_line().kunit.is_some() || boot::command_line().kunit_list {
+        kunit::run_from_command_line();
+    }
+    shell::main()
 }

@@ -17,7 +17,7 @@ pub fn arm(expects: &[Kind]) {
 /// it did not end well.
 pub fn check(name: &str, expects: &[Kind], ended_well: bool) -> bool {
     let (_, got) = report::take_expected();
-    if got == expects || (got.is_empty() && !ended_well) {
+    if got.as_slice() == expects || (got.is_empty() && !ended_well) {
         return true;
     }
     output::diagnostic(format_args!(

@@ -76,7 +76,7 @@ impl Options {
             shuffle: line.kunit_shuffle.map(|shuffle| match shuffle {
                 Shuffle::Seed(seed) => seed,
                 // Not a good random number, but a different one in every boot.
-                Shuffle::Random => Rng::new(time::cycles()).next_u64(),
+                Shuffle::Random => Rng::new(time::since_power_on_ns()).next_u64(),
             }),
             repeat: u32::try_from(line.kunit_repeat).unwrap_or(u32::MAX),
             timeout_ns: line.kunit_timeout_ms.saturating_mul(1_000_000),

@@ -1,0 +1,14 @@
+//! The processor. One architecture is selected here; everything that names it, and all
+//! assembly, is in its folder. An architecture defines the same set of modules.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub use self::x86_64::{
+    apic, backtrace, cpu, cpu_local, fw_cfg, interrupts, ioapic, irq, paging, panic_tests,
+    percpu, power, probe, smp_boot, stacks, tsc,
+};
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("Granary's kernel runs on x86_64 only");

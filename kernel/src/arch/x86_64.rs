@@ -1,0 +1,20 @@
+//! x86_64.
+
+pub mod apic;
+pub mod backtrace;
+pub mod cpu;
+pub mod cpu_local;
+pub mod fw_cfg;
+pub mod interrupts;
+pub mod ioapic;
+pub mod irq;
+pub mod paging;
+pub mod panic_tests;
+pub mod percpu;
+pub mod power;
+pub mod probe;
+pub mod smp_boot;
+pub mod stacks;
+mod switch;
+pub mod traps;
+pub mod tsc;

@@ -1,0 +1,76 @@
+//! Walking frame pointers. The kernel is built with them, and interrupt entry links a
+//! record, so a chain goes through interrupts to the bottom of the stack.
+
+use kernel_early::layout;
+
+use super::{paging, stacks};
+
+/// Longest chain that is shown.
+pub const MAX_FRAMES: usize = 48;
+
+/// Where a walk begins: the address being executed and the frame pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Frame pointer.
+    pub rbp: u64,
+}
+
+/// Where the caller of this function is.
+#[inline(always)]
+pub fn here() -> Start {
+    let (rip, rbp): (u64, u64);
+    // SAFETY: reads two registers.
+    unsafe {
+        core::arch::asm!(
+            "lea {rip}, [rip]",
+            "mov {rbp}, rbp",
+            rip = out(reg) rip,
+            rbp = out(reg) rbp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    Start { rip, rbp }
+}
+
+/// Calls `each` with every return address from `start` outwards; the first is `start.rip`.
+///
+/// Trusts nothing: a frame pointer must lie in a mapped stack, be aligned, and grow; else
+/// the walk ends. Any context, panics included.
+pub fn walk(start: Start, mut each: impl FnMut(u64)) {
+    each(start.rip);
+    let mut frame = start.rbp;
+    let mut from_interrupt_stack = stacks::is_interrupt_stack(frame);
+    for _ in 1..MAX_FRAMES {
+        if !plausible(frame) {
+            return;
+        }
+        // SAFETY: `plausible` saw that both words are mapped stack memory. It may change
+        // under us on a running CPU; any value is checked before it is used.
+        let (caller, return_address) = unsafe {
+            let record = frame as *const u64;
+            (record.read_volatile(), record.add(1).read_volatile())
+        };
+        if return_address == 0 {
+            return;
+        }
+        each(return_address);
+        // Frames grow outwards within one stack; leaving an interrupt stack may go either way.
+        let on_interrupt_stack = stacks::is_interrupt_stack(caller);
+        if caller <= frame && !(from_interrupt_stack && !on_interrupt_stack) {
+            return;
+        }
+        from_interrupt_stack = on_interrupt_stack;
+        frame = caller;
+    }
+}
+
+fn plausible(frame: u64) -> bool {
+    let in_stacks = (layout::STACKS..layout::STACKS + stacks::RANGE).contains(&frame);
+    // Both words are on one page or the next; stacks are mapped page by page.
+    in_stacks
+        && frame.is_multiple_of(8)
+        && paging::peek(frame).is_some()
+        && paging::peek(frame + 8).is_some()
+}

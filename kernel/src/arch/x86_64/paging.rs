@@ -1,0 +1,209 @@
+//! The kernel's address space at run time: mapping memory and device registers,
+//! permissions, looking an address up, and telling other CPUs about changes.
+
+use ::x86_64::{
+    VirtAddr, instructions::tlb, registers::control::Cr3,
+    structures::paging::PageTableFlags as Flags,
+};
+use kernel_early::{
+    handover::Handover,
+    layout::{MMIO, MMIO_END, PAGE_SIZE, page_down, page_up, phys_to_virt},
+    tables::AddressSpace,
+};
+pub use kernel_early::tables::{MapError, Mapping};
+use spin::Once;
+
+use crate::{
+    memory::{self, Purpose},
+    smp,
+    sync::IrqLock,
+};
+
+struct Kernel {
+    space: AddressSpace,
+    /// Next free address for device registers.
+    mmio_next: u64,
+}
+
+static KERNEL: Once<IrqLock<Kernel>> = Once::new();
+static ROOT: Once<u64> = Once::new();
+
+/// What mapped memory may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read only, never executed.
+    Read,
+    /// Read and written, never executed.
+    ReadWrite,
+    /// Read and executed, never written.
+    Execute,
+}
+
+impl Access {
+    fn flags(self) -> Flags {
+        Flags::GLOBAL
+            | match self {
+                Self::Read => Flags::NO_EXECUTE,
+                Self::ReadWrite => Flags::NO_EXECUTE | Flags::WRITABLE,
+                Self::Execute => Flags::empty(),
+            }
+    }
+}
+
+/// Takes over the tables that early code built. Boot CPU, once.
+pub fn init(handover: &Handover) {
+    // SAFETY: early code built these tables for the kernel and uses them no more; from here
+    // on only the holder of KERNEL changes them.
+    let space = unsafe { AddressSpace::new(handover.root_table) };
+    ROOT.call_once(|| handover.root_table);
+    KERNEL.call_once(|| {
+        IrqLock::new(Kernel {
+            space,
+            mmio_next: MMIO,
+        })
+    });
+}
+
+fn kernel() -> &'static IrqLock<Kernel> {
+    KERNEL.get().expect("paging is used before paging::init")
+}
+
+fn table_frame() -> Option<u64> {
+    let frame = memory::take_pages(1, Purpose::PageTables, None)?;
+    // SAFETY: the frame was just handed to us alone and the physical map shows it.
+    unsafe { core::ptr::write_bytes(phys_to_virt(frame) as *mut u64, 0, 512) };
+    Some(frame)
+}
+
+/// Maps memory for reading and writing.
+///
+/// # Errors
+///
+/// [`MapError`]; nothing is promised about the part before the error.
+pub fn map_memory(virt: u64, phys: u64, len: u64) -> Result<(), MapError> {
+    let flags = Access::ReadWrite.flags();
+    kernel()
+        .lock()
+        .space
+        .map(virt, phys, len, flags, &mut table_frame)
+}
+
+/// Maps the device registers at `phys..phys+len`, uncached, and returns their address.
+/// They stay mapped for ever.
+///
+/// # Errors
+///
+/// [`MapError`]; `OutOfFrames` also when the address range is used up.
+pub fn map_device(phys: u64, len: u64) -> Result<u64, MapError> {
+    let flags = Access::ReadWrite.flags() | Flags::NO_CACHE | Flags::WRITE_THROUGH;
+    let mut kernel = kernel().lock();
+    let start = page_down(phys);
+    let size = page_up(phys + len) - start;
+    let virt = kernel.mmio_next;
+    if MMIO_END - virt < size {
+        return Err(MapError::OutOfFrames);
+    }
+    kernel
+        .space
+        .map(virt, start, size, flags, &mut table_frame)?;
+    // One page stays free behind each, so that running over an end faults.
+    kernel.mmio_next = virt + size + PAGE_SIZE;
+    Ok(virt + (phys - start))
+}
+
+/// Changes the permissions of mapped memory, on every CPU before it returns.
+///
+/// # Errors
+///
+/// [`MapError`]; pages before the error have their new permissions.
+pub fn protect(virt: u64, len: u64, access: Access) -> Result<(), MapError> {
+    let result = kernel()
+        .lock()
+        .space
+        .protect(virt, len, access.flags(), &mut table_frame);
+    smp::flush_tlb(virt, len);
+    result
+}
+
+/// Removes a mapping, on every CPU before it returns. The memory is the caller's again.
+///
+/// # Errors
+///
+/// [`MapError`]; pages before the error are unmapped.
+pub fn unmap(virt: u64, len: u64) -> Result<(), MapError> {
+    let result = kernel().lock().space.unmap(virt, len, &mut table_frame);
+    smp::flush_tlb(virt, len);
+    result
+}
+
+/// What `virt` maps to.
+pub fn lookup(virt: u64) -> Option<Mapping> {
+    kernel().lock().space.lookup(virt)
+}
+
+/// [`lookup`] without the lock, for reports and panics: the answer may be out of date.
+pub fn peek(virt: u64) -> Option<Mapping> {
+    let root = *ROOT.get()?;
+    // SAFETY: tables are never freed and entries change atomically (aligned words), so a
+    // walk beside a change sees the old or the new mapping. Nothing is written through this.
+    unsafe { AddressSpace::new(root) }.lookup(virt)
+}
+
+/// Physical address of the level 4 table.
+pub fn root() -> u64 {
+    *ROOT.get().expect("paging is used before paging::init")
+}
+
+/// Makes an address space that shows the kernel's half, and one low page at its physical
+/// address for executing: what a CPU that starts in real mode needs on its way up. Returns
+/// the root's physical address, which is below 4 GiB.
+///
+/// # Errors
+///
+/// [`MapError`].
+pub fn make_start_up_space(low_page: u64) -> Result<u64, MapError> {
+    let root = table_frame().ok_or(MapError::OutOfFrames)?;
+    // SAFETY: a zeroed frame of our own is a valid empty table.
+    let mut space = unsafe { AddressSpace::new(root) };
+    space.map(
+        low_page,
+        low_page,
+        PAGE_SIZE,
+        Flags::WRITABLE,
+        &mut table_frame,
+    )?;
+    kernel().lock().space.share_upper_half(&mut space);
+    Ok(root)
+}
+
+/// Switches this CPU to the kernel's address space.
+pub fn activate() {
+    use ::x86_64::{
+        PhysAddr, registers::control::Cr3Flags, structures::paging::PhysFrame,
+    };
+    let frame = PhysFrame::containing_address(PhysAddr::new(root()));
+    // SAFETY: the kernel's tables map everything that runs.
+    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+}
+
+/// Drops this CPU's TLB entries for a range.
+pub fn flush_local(virt: u64, len: u64) {
+    /// Beyond this many pages dropping everything is cheaper.
+    const SINGLE: u64 = 32;
+    if len / PAGE_SIZE > SINGLE {
+        // Changing CR4.PGE drops global entries too, which a CR3 write does not.
+        use ::x86_64::registers::control::{Cr4, Cr4Flags};
+        // SAFETY: turning global pages off and on again changes no mapping.
+        unsafe {
+            let flags = Cr4::read();
+            Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
+            Cr4::write(flags);
+        }
+        return;
+    }
+    let mut page = page_down(virt);
+    while page < virt + len {
+        tlb::flush(VirtAddr::new_truncate(page));
+        page += PAGE_SIZE;
+    }
+}

@@ -1,0 +1,214 @@
+//! Starting the other CPUs: INIT, start-up, and the code that takes a CPU from real mode to
+//! the kernel.
+//!
+//! One page below 1 MiB holds that code and its parameters. CPUs are started one after the
+//! other; each reads its parameters, says so by going online, and only then the next one's
+//! are written.
+
+use core::{
+    arch::global_asm,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use kernel_early::layout::{PAGE_SIZE, phys_to_virt};
+use platform::{CpuId, CpuMask};
+
+use super::{
+    apic, cpu,
+    cpu_local::{self, CpuTables},
+    interrupts, irq, paging, stacks,
+};
+use crate::{boot, memory, smp, time};
+
+/// Wait between INIT and start-up: processors of the 1990s wanted 10 ms; QEMU and today's
+/// need none, but a short one costs nothing that shows.
+const AFTER_INIT_NS: u64 = 200_000;
+/// How long a CPU may take to come up. On a busy host a virtual CPU may not run for long.
+const ONLINE_NS: u64 = 10_000_000_000;
+/// After this long the start-up interrupt is sent once more, as the manuals ask.
+const RETRY_NS: u64 = 1_000_000;
+
+// Offsets of the parameters at the page's end; the code below uses the same numbers.
+const PARAM_ROOT: u64 = 0xfe0;
+const PARAM_STACK: u64 = 0xfe8;
+const PARAM_ENTRY: u64 = 0xff0;
+
+global_asm!(
+    ".pushsection .ap_trampoline, \"a\", @progbits",
+    ".global ap_trampoline_start",
+    "ap_trampoline_start:",
+    ".code16",
+    "cli",
+    "cld",
+    "mov ax, cs",
+    "mov ds, ax",
+    // ebx = linear address of the page.
+    "xor ebx, ebx",
+    "mov bx, ax",
+    "shl ebx, 4",
+    // The GDT pointer and the far jump need linear addresses: patch them in place.
+    "lea eax, [ebx + (ap_gdt - ap_trampoline_start)]",
+    "mov dword ptr [ap_gdt_pointer - ap_trampoline_start + 2], eax",
+    "lea eax, [ebx + (ap_long - ap_trampoline_start)]",
+    "mov dword ptr [ap_far - ap_trampoline_start], eax",
+    "lgdt [ap_gdt_pointer - ap_trampoline_start]",
+    // PAE, page tables, long mode and NX, then paging and protection in one step.
+    "mov eax, 0x20",
+    "mov cr4, eax",
+    "mov eax, dword ptr [0xfe0]",
+    "mov cr3, eax",
+    "mov ecx, 0xc0000080",
+    "rdmsr",
+    "or eax, 0x900",
+    "wrmsr",
+    "mov eax, 0x80010011",
+    "mov cr0, eax",
+    ".byte 0x66, 0xff, 0x2e", // jmp far dword ptr [disp16]
+    ".short ap_far - ap_trampoline_start",
+    ".balign 8",
+    "ap_far:",
+    ".long 0",
+    ".short 0x08",
+    ".balign 8",
+    "ap_gdt_pointer:",
+    ".short 23",
+    ".long 0",
+    ".balign 8",
+    "ap_gdt:",
+    ".quad 0",
+    ".quad 0x00af9a000000ffff",
+    ".quad 0x00cf92000000ffff",
+    ".code64",
+    "ap_long:",
+    "mov ax, 0x10",
+    "mov ds, ax",
+    "mov es, ax",
+    "mov ss, ax",
+    "mov rsp, qword ptr [rbx + 0xfe8]",
+    "xor ebp, ebp",
+    "push rbp",
+    "jmp qword ptr [rbx + 0xff0]",
+    ".global ap_trampoline_end",
+    "ap_trampoline_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static ap_trampoline_start: u8;
+    static ap_trampoline_end: u8;
+}
+
+/// The CPU that is being started, for its first Rust code.
+static STARTING: AtomicU32 = AtomicU32::new(0);
+
+/// Starts the CPUs of `wanted`. One that cannot be started is reported and left out.
+pub fn start(wanted: CpuMask) {
+    if wanted.is_empty() {
+        return;
+    }
+    let Some(page) = Trampoline::prepare() else {
+        log::error!("smp: no memory below 1 MiB for start-up code: one CPU only");
+        return;
+    };
+    for cpu in wanted {
+        apic::send_init(apic_id(cpu));
+    }
+    time::spin_ns(AFTER_INIT_NS);
+    for cpu in wanted {
+        if let Err(why) = start_one(cpu, &page) {
+            log::error!("smp: cpu{cpu} (APIC id {}) {why}", apic_id(cpu));
+        }
+    }
+}
+
+fn apic_id(cpu: CpuId) -> u32 {
+    boot::acpi().cpus[cpu.index()].apic_id
+}
+
+fn start_one(cpu: CpuId, page: &Trampoline) -> Result<(), &'static str> {
+    const NO_MEMORY: &str = "not started: no memory for its stacks";
+    let stack = stacks::allocate(stacks::Use::Main, cpu).map_err(|_| NO_MEMORY)?;
+    let interrupt_stacks = cpu_local::make_ist_stacks(cpu).map_err(|_| NO_MEMORY)?;
+    CpuTables::make(cpu, interrupt_stacks);
+    page.set(PARAM_STACK, stack.top);
+    STARTING.store(cpu.number(), Ordering::Release);
+    let start = time::now_ns();
+    apic::send_start_up(apic_id(cpu), page.number());
+    let mut retried = false;
+    while !smp::online().contains(cpu) {
+        let waited = time::now_ns() - start;
+        if waited > RETRY_NS && !retried {
+            // A CPU that runs already ignores it.
+            apic::send_start_up(apic_id(cpu), page.number());
+            retried = true;
+        }
+        if waited > ONLINE_NS {
+            return Err("did not answer");
+        }
+        core::hint::spin_loop();
+    }
+    Ok(())
+}
+
+/// The low page with start-up code and parameters.
+struct Trampoline {
+    phys: u64,
+}
+
+impl Trampoline {
+    fn prepare() -> Option<Self> {
+        let phys = memory::take_low_page()?;
+        let this = Self { phys };
+        let (start, end) = (
+            &raw const ap_trampoline_start as usize,
+            &raw const ap_trampoline_end as usize,
+        );
+        assert!(end - start <= PARAM_ROOT as usize);
+        // SAFETY: the page was just handed to us alone and is mapped by the physical map;
+        // the code fits below its parameters.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                start as *const u8,
+                phys_to_virt(phys) as *mut u8,
+                end - start,
+            );
+        }
+        let root = paging::make_start_up_space(phys).ok()?;
+        assert!(u32::try_from(root).is_ok(), "page tables are below 4 GiB");
+        this.set(PARAM_ROOT, root);
+        this.set(PARAM_ENTRY, ap_entry as *const () as u64);
+        Some(this)
+    }
+
+    /// What the start-up interrupt names.
+    fn number(&self) -> u8 {
+        (self.phys / PAGE_SIZE) as u8
+    }
+
+    fn set(&self, offset: u64, value: u64) {
+        // SAFETY: the parameter lies in our page, and only a CPU that has been started reads
+        // it; the start-up interrupt orders the write before that.
+        unsafe { ((phys_to_virt(self.phys) + offset) as *mut u64).write_volatile(value) };
+    }
+}
+
+/// A started CPU's first Rust code: on its own stack, in the start-up address space.
+extern "C" fn ap_entry() -> ! {
+    let number = STARTING.load(Ordering::Acquire);
+    let cpu = CpuId::new(number).expect("the boot CPU starts CPUs that exist");
+    paging::activate();
+    cpu::set_control_registers();
+    // SAFETY: this is `cpu`, interrupts are off, and the tables were made for it.
+    unsafe { CpuTables::load(cpu) };
+    interrupts::load();
+    apic::enable();
+    smp::mark_online(cpu);
+    idle()
+}
+
+/// What a CPU does that has nothing to do.
+fn idle() -> ! {
+    loop {
+        irq::enable_and_wait();
+    }
+}

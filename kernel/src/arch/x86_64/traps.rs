@@ -1,0 +1,172 @@
+//! What to do about each vector.
+
+use ::x86_64::registers::control::Cr2;
+use kernel_early::layout::PAGE_SIZE;
+
+use super::{
+    apic, backtrace,
+    interrupts::{TrapFrame, vector},
+    probe, stacks,
+};
+use crate::{
+    console, panic,
+    report::{self, Kind},
+    smp, watchdog,
+};
+use crate::arch::percpu::PerCpuCell;
+
+const FETCH: u64 = 1 << 4;
+const WRITE: u64 = 1 << 1;
+const PRESENT: u64 = 1 << 0;
+
+/// Called by the entry stubs with the interrupted state.
+pub extern "C" fn dispatch(frame: &mut TrapFrame) {
+    match frame.vector as u8 {
+        vector::NMI => nmi(frame),
+        0..=31 => exception(frame),
+        vector::TIMER => {
+            smp::TIMERS.add(1);
+            apic::end_of_interrupt();
+            watchdog::check();
+        }
+        vector::CALL => {
+            smp::CALLS.add(1);
+            // Ended first: a call that is pushed while the list is served interrupts again.
+            apic::end_of_interrupt();
+            smp::serve();
+        }
+        vector::SHOOTDOWN => {
+            smp::SHOOTDOWNS.add(1);
+            apic::end_of_interrupt();
+            smp::serve();
+        }
+        vector::RESCHEDULE => {
+            smp::RESCHEDULES.add(1);
+            apic::end_of_interrupt();
+        }
+        vector::SERIAL => {
+            console::receive();
+            apic::end_of_interrupt();
+        }
+        vector::APIC_ERROR => {
+            let errors = apic::take_errors();
+            apic::end_of_interrupt();
+            report::report(Kind::Apic, format_args!("local APIC error {errors:#x}"));
+        }
+        vector::SPURIOUS => {}
+        other => {
+            apic::end_of_interrupt();
+            report::report(
+                Kind::StrayInterrupt,
+                format_args!("nobody asked for vector {other:#x}"),
+            );
+        }
+    }
+}
+
+fn nmi(frame: &TrapFrame) {
+    smp::NMIS.add(1);
+    if panic::in_progress() {
+        panic::stop_here(backtrace::Start {
+            rip: frame.rip,
+            rbp: frame.rbp,
+        });
+    }
+    die(
+        frame,
+        format_args!("unexpected NMI (watchdog or operator)"),
+    )
+}
+
+fn exception(frame: &mut TrapFrame) {
+    let address = Cr2::read_raw();
+    if probe::fix_up(frame, address) {
+        return;
+    }
+    let vector = frame.vector as u8;
+    match vector {
+        vector::PAGE_FAULT => page_fault(frame, address),
+        vector::DOUBLE_FAULT => double_fault(frame, address),
+        _ => die(
+            frame,
+            format_args!(
+                "exception {vector} ({}), error code {:#x}",
+                name(vector),
+                frame.error_code
+            ),
+        ),
+    }
+}
+
+fn page_fault(frame: &TrapFrame, address: u64) -> ! {
+    let code = frame.error_code;
+    let what = if code & FETCH != 0 {
+        "execute"
+    } else if code & WRITE != 0 {
+        "write"
+    } else {
+        "read"
+    };
+    let why = if code & PRESENT != 0 {
+        "not permitted there"
+    } else if address < PAGE_SIZE {
+        "null pointer"
+    } else {
+        "not mapped"
+    };
+    die(
+        frame,
+        format_args!("page fault: {what} of {address:#018x}: {why} (error code {code:#x})"),
+    )
+}
+
+/// A double fault is nearly always a stack that ran into its guard: the page fault could
+/// not push its frame.
+fn double_fault(frame: &TrapFrame, address: u64) -> ! {
+    let near = |address: u64| stacks::slot_of(address).filter(|slot| slot.is_guard(address));
+    match near(address).or_else(|| near(frame.rsp.wrapping_sub(8))) {
+        Some(slot) => die(
+            frame,
+            format_args!(
+                "stack overflow: {:?} stack of cpu{} ({:#018x}-{:#018x}), access to {address:#018x}",
+                slot.purpose, slot.cpu, slot.stack.bottom, slot.stack.top
+            ),
+        ),
+        None => die(
+            frame,
+            format_args!("exception 8 (double fault), last fault at {address:#018x}"),
+        ),
+    }
+}
+
+fn die(frame: &TrapFrame, text: core::fmt::Arguments<'_>) -> ! {
+    panic::for_exception(&panic::Exception { text, frame })
+}
+
+/// An exception's name.
+pub fn name(vector: u8) -> &'static str {
+    match vector {
+        0 => "divide error",
+        1 => "debug exception",
+        2 => "NMI",
+        3 => "breakpoint",
+        4 => "overflow",
+        5 => "bound range exceeded",
+        6 => "invalid opcode",
+        7 => "device not available",
+        8 => "double fault",
+        10 => "invalid TSS",
+        11 => "segment not present",
+        12 => "stack segment fault",
+        13 => "general protection fault",
+        14 => "page fault",
+        16 => "x87 floating point",
+        17 => "alignment check",
+        18 => "machine check",
+        19 => "SIMD floating point",
+        20 => "virtualisation exception",
+        21 => "control protection",
+        28..=30 => "hypervisor or security exception",
+        _ => "reserved exception",
+    }
+}

@@ -1,0 +1,135 @@
+//! The serial console: formatted output under one lock, input by interrupt into a ring.
+//!
+//! `uart_16550` programs and tests the port and receives; sending is the bounded polled
+//! writer that panics use too, so that a port that stops cannot stop the kernel.
+
+use core::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use arrayvec::ArrayVec;
+use kernel_early::serial::{COM1, RawSerial};
+use uart_16550::{Config, Uart16550, backend::PioBackend, spec::registers::IER};
+
+use crate::{
+    arch::{apic, interrupts::vector, ioapic, irq},
+    boot,
+    sync::IrqLock,
+};
+
+/// Line of COM1 at the legacy interrupt controllers.
+const COM1_IRQ: u8 = 4;
+/// Bytes received and not yet read; more are dropped and counted.
+const RING: usize = 1024;
+
+static OUT: IrqLock<RawSerial> = IrqLock::new(RawSerial::new());
+static PORT: IrqLock<Option<Uart16550<PioBackend>>> = IrqLock::new(None);
+static RECEIVED: IrqLock<ArrayVec<u8, RING>> = IrqLock::new(ArrayVec::new_const());
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+static BY_INTERRUPT: AtomicBool = AtomicBool::new(false);
+
+/// Prints to the console without a newline. One call comes out in one piece. Task and
+/// interrupt context.
+#[macro_export]
+macro_rules! print {
+    ($($arg:tt)*) => { $crate::console::write(format_args!($($arg)*)) };
+}
+
+/// [`print!`] with a newline.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($arg:tt)*) => { $crate::console::write(format_args!("{}\n", format_args!($($arg)*))) };
+}
+
+/// What [`print!`] calls.
+pub fn write(text: fmt::Arguments<'_>) {
+    // RawSerial never fails; an error could only come from a Display implementation.
+    let _ = OUT.lock().write_fmt(text);
+}
+
+/// The console as a `fmt::Write`; every piece takes the lock by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer;
+
+impl Write for Writer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        OUT.lock().write_str(text)
+    }
+}
+
+/// Programs and tests the port. Without one, the kernel runs mute.
+pub fn init() {
+    // SAFETY: COM1's registers; `RawSerial` only uses its data and status, never at the same
+    // time as this start-up code.
+    let Ok(mut port) = (unsafe { Uart16550::new_port(COM1) }) else {
+        return;
+    };
+    if port.init(Config::default()).is_ok() && port.test_loopback().is_ok() {
+        *PORT.lock() = Some(port);
+    }
+}
+
+/// Routes the port's interrupt to this CPU. Where no I/O APIC serves it, input is polled.
+pub fn enable_receive_interrupt() {
+    ioapic::mask_legacy();
+    if !ioapic::route_isa(boot::acpi(), COM1_IRQ, vector::SERIAL, apic::id()) {
+        log::warn!("console: no I/O APIC for the serial port: input is polled");
+        return;
+    }
+    if let Some(port) = PORT.lock().as_mut() {
+        port.enable_interrupts(IER::DATA_READY);
+        BY_INTERRUPT.store(true, Ordering::Relaxed);
+    }
+    receive();
+}
+
+/// Moves what the port received into the ring. The serial interrupt's handler.
+pub fn receive() {
+    let mut port = PORT.lock();
+    let Some(port) = port.as_mut() else { return };
+    let mut ring = RECEIVED.lock();
+    while let Ok(byte) = port.try_receive_byte() {
+        if ring.try_push(byte).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The next byte that was typed, if there is one.
+pub fn read_byte() -> Option<u8> {
+    if !BY_INTERRUPT.load(Ordering::Relaxed) {
+        receive();
+    }
+    RECEIVED.lock().pop_at(0)
+}
+
+/// Waits for a byte; the CPU sleeps meanwhile.
+pub fn wait_byte() -> u8 {
+    loop {
+        let irqs_off = irq::disable();
+        if let Some(byte) = read_byte() {
+            return byte;
+        }
+        if BY_INTERRUPT.load(Ordering::Relaxed) {
+            // Interrupts come on and the CPU sleeps in one step: a byte that arrives after
+            // the look above ends the sleep.
+            irq::enable_and_wait();
+        } else {
+            core::hint::spin_loop();
+        }
+        drop(irqs_off);
+    }
+}
+
+/// Bytes that came faster than they were read.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Takes the console's lock and calls `f`, for the test of a panic that finds it taken.
+pub fn with_lock_held(f: impl FnOnce()) {
+    let _held = OUT.lock();
+    f();
+}

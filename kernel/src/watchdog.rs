@@ -1,0 +1,61 @@
+//! A bound on how long something may take. On expiry every CPU's stack is shown, as a panic.
+//!
+//! Two CPUs look at the time, so that one that hangs with interrupts off is seen by the
+//! other. A machine with one CPU in that state is for `xtask` to notice, from outside.
+
+use alloc::string::String;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    arch::apic,
+    smp,
+    sync::IrqLock,
+    time,
+};
+
+/// When it expires, in [`time::now_ns`]; 0 when off.
+static DEADLINE: AtomicU64 = AtomicU64::new(0);
+static WHAT: IrqLock<String> = IrqLock::new(String::new());
+/// A timer reaches this far; the rest is armed when it rings.
+const LONGEST_NS: u64 = 1_000_000_000;
+
+/// Starts the watch over `what`, for `ns` nanoseconds from now.
+pub fn arm(ns: u64, what: String) {
+    *WHAT.lock() = what;
+    // Release: a CPU that sees the deadline sees what it is about.
+    DEADLINE.store(time::now_ns() + ns.max(1), Ordering::Release);
+    rearm();
+    if let Some(other) = smp::online().without(smp::this_cpu()).first() {
+        smp::call_on(other, &rearm);
+    }
+}
+
+/// Ends the watch. A timer that rings later finds nothing to do.
+pub fn disarm() {
+    DEADLINE.store(0, Ordering::Release);
+}
+
+/// What the timer interrupt calls.
+pub fn check() {
+    let deadline = DEADLINE.load(Ordering::Acquire);
+    if deadline == 0 {
+        return;
+    }
+    if time::now_ns() < deadline {
+        rearm();
+        return;
+    }
+    // One CPU reports; the other's timer finds the watch off.
+    if DEADLINE.swap(0, Ordering::AcqRel) != 0 {
+        let what = WHAT.try_lock().map(|what| what.clone()).unwrap_or_default();
+        println!("# watchdog: {what}");
+        panic!("watchdog: {what} took too long");
+    }
+}
+
+fn rearm() {
+    let deadline = DEADLINE.load(Ordering::Acquire);
+    if deadline != 0 {
+        apic::arm_timer(deadline.saturating_sub(time::now_ns()).clamp(1, LONGEST_NS));
+    }
+}
