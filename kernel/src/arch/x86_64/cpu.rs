@@ -76,7 +76,6 @@ pub fn set_control_registers() {
 
 /// Control registers, for reports.
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "registers by their names")]
 pub struct ControlRegisters {
     pub cr0: u64,
     pub cr2: u64,

@@ -56,7 +56,6 @@ pub mod vector {
 /// the code goes on with.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-#[expect(missing_docs, reason = "registers by their names")]
 pub struct TrapFrame {
     pub r15: u64,
     pub r14: u64,

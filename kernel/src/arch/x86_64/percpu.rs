@@ -73,7 +73,6 @@ macro_rules! percpu {
     ($($(#[$meta:meta])* $vis:vis static $name:ident: u64 = $init:expr;)*) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, Copy)]
-        #[expect(non_camel_case_types, reason = "a value that is written like a static")]
         $vis struct $name;
 
         const _: () = {
