@@ -14,7 +14,7 @@ use spin::Once;
 
 use crate::{
     arch::{cpu, fw_cfg, paging},
-    time,
+    memory, time,
 };
 
 /// The fw_cfg file that holds the command line.
@@ -59,9 +59,8 @@ pub fn read_command_line(handover: &'static Handover) {
     if let Some((phys, len)) = handover.ramdisk {
         // SAFETY: early code saw this range whole in the loader's mapping and mapped all of
         // the memory map; it stays the ramdisk's for ever (`memory::init` claims it).
-        let bytes = unsafe {
-            core::slice::from_raw_parts(phys_to_virt(phys) as *const u8, len as usize)
-        };
+        let bytes =
+            unsafe { core::slice::from_raw_parts(phys_to_virt(phys) as *const u8, len as usize) };
         if let Ok(ramdisk) = Ramdisk::new(bytes) {
             RAMDISK.call_once(|| ramdisk);
         }
@@ -84,7 +83,10 @@ pub fn read_command_line(handover: &'static Handover) {
     if let Some(port) = line.debug_exit {
         kernel_early::exit::set_port(port);
     }
-    if line.kunit_planted.is_some_and(|planted| planted == "silent") {
+    if line
+        .kunit_planted
+        .is_some_and(|planted| planted == "silent")
+    {
         cpu::halt_forever();
     }
 }
@@ -132,10 +134,7 @@ pub fn report_command_line_problems() {
         log::warn!("command line: {problem}");
     }
     if line.problems_dropped() > 0 {
-        log::warn!(
-            "command line: {} more problems",
-            line.problems_dropped()
-        );
+        log::warn!("command line: {} more problems", line.problems_dropped());
     }
     if let Some(size) = CUT.get() {
         log::warn!("command line: {size} bytes are too long, cut at {MAX_COMMAND_LINE}");
@@ -170,12 +169,12 @@ pub fn discover_machine(handover: &Handover) {
     let topology = machine.topology(machine.cpus.len().min(most));
     log::info!("numa: {} nodes", topology.node_count());
     for node in topology.nodes() {
-        let bytes: u64 = machine
-            .memory
-            .iter()
-            .filter(|range| range.node == node)
-            .map(|range| range.end - range.start)
-            .sum();
+        let bytes: u64 = if machine.memory.is_empty() {
+            memory::usable_bytes()
+        } else {
+            let ranges = machine.memory.iter().filter(|range| range.node == node);
+            ranges.map(|range| range.end - range.start).sum()
+        };
         log::info!(
             "numa: node {node}: CPUs {}, {} MiB, distances {:?}",
             topology.cpus_of(node),

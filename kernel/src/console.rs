@@ -102,6 +102,10 @@ pub fn read_byte() -> Option<u8> {
     if !BY_INTERRUPT.load(Ordering::Relaxed) {
         receive();
     }
+    let lost = DROPPED.swap(0, Ordering::Relaxed);
+    if lost > 0 {
+        log::warn!("console: {lost} bytes came faster than they were read and are lost");
+    }
     RECEIVED.lock().pop_at(0)
 }
 
@@ -121,11 +125,6 @@ pub fn wait_byte() -> u8 {
         }
         drop(irqs_off);
     }
-}
-
-/// Bytes that came faster than they were read.
-pub fn dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
 }
 
 /// Takes the console's lock and calls `f`, for the test of a panic that finds it taken.

@@ -158,6 +158,11 @@ pub fn with_frames<R>(f: impl FnOnce(&BootFrames<RANGES>) -> R) -> R {
     f(FRAMES.lock().as_ref().expect("memory::init has run"))
 }
 
+/// Bytes that are memory and not reserved.
+pub fn usable_bytes() -> u64 {
+    with_frames(|frames| frames.total() - frames.bytes(State::Reserved))
+}
+
 /// What `mem` shows.
 pub fn print_summary(out: &mut dyn Write) {
     // The accounts are copied out, so that the console is not written with them locked.

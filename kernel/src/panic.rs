@@ -106,7 +106,7 @@ fn end(cause: fmt::Arguments<'_>, start: Start, frame: Option<&TrapFrame>) -> ! 
     if NESTED_ON_PURPOSE.load(Ordering::Relaxed) {
         panic!("the second panic");
     }
-    let _ = print_registers(&mut out, frame);
+    let _ = print_registers(&mut out, start, frame);
     let _ = print_backtrace(&mut out, own, start);
     for other in smp::online().without(own) {
         // Acquire pairs with the Release in `stop_here`.
@@ -141,8 +141,11 @@ fn stop_others(own: CpuId) {
     }
 }
 
-fn print_registers(out: &mut RawSerial, frame: Option<&TrapFrame>) -> fmt::Result {
+fn print_registers(out: &mut RawSerial, start: Start, frame: Option<&TrapFrame>) -> fmt::Result {
     let control = cpu::control_registers();
+    if frame.is_none() {
+        writeln!(out, "rip {:016x}  rbp {:016x}", start.rip, start.rbp)?;
+    }
     if let Some(f) = frame {
         writeln!(
             out,

@@ -10,8 +10,6 @@ use crate::{smp, sync::IrqLock};
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// An access that was expected to be possible faulted, or the reverse.
-    Fault,
     /// The local APIC saw an error.
     Apic,
     /// An interrupt came that nobody asked for.

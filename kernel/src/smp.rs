@@ -182,7 +182,9 @@ pub fn call_many(mask: CpuMask, f: &(dyn Fn() + Sync)) {
 /// Drops TLB entries for `virt..virt+len` on every CPU. May not be called with a lock held
 /// that an interrupt handler takes.
 pub fn flush_tlb(virt: u64, len: u64) {
-    call_by(online(), vector::SHOOTDOWN, &|| paging::flush_local(virt, len));
+    call_by(online(), vector::SHOOTDOWN, &|| {
+        paging::flush_local(virt, len)
+    });
 }
 
 fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {

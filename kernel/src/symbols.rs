@@ -15,6 +15,7 @@ pub fn init() {
     };
     match SymbolTable::new(bytes) {
         Ok(table) => {
+            log::info!("symbols: {}", table.len());
             TABLE.call_once(|| table);
         }
         Err(error) => log::warn!("symbols: the table is damaged: {error}"),
@@ -29,9 +30,4 @@ pub fn resolve(address: u64) -> Option<Symbol<'static>> {
 /// The address of a symbol.
 pub fn lookup(name: &str) -> Option<u64> {
     TABLE.get()?.lookup_name(name)
-}
-
-/// Symbols known.
-pub fn count() -> usize {
-    TABLE.get().map_or(0, SymbolTable::len)
 }

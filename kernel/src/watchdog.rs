@@ -6,12 +6,7 @@
 use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{
-    arch::apic,
-    smp,
-    sync::IrqLock,
-    time,
-};
+use crate::{arch::apic, smp, sync::IrqLock, time};
 
 /// When it expires, in [`time::now_ns`]; 0 when off.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);

@@ -8,13 +8,13 @@
 use core::{cell::UnsafeCell, fmt::Write, mem::MaybeUninit};
 
 use bootloader_api::{
-    BootInfo, BootloaderConfig, config::Mapping as LoaderMapping, entry_point,
+    BootInfo, BootloaderConfig,
+    config::Mapping as LoaderMapping,
+    entry_point,
     info::{MemoryRegion, MemoryRegionKind},
 };
 use x86_64::{
-    registers::{
-        control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags, Efer, EferFlags},
-    },
+    registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags, Efer, EferFlags},
     structures::paging::PageTableFlags as Flags,
 };
 
@@ -55,7 +55,10 @@ unsafe extern "C" {
     ///
     /// `root` must map the kernel image and the stack; nothing on the old stack may be
     /// needed again.
-    #[expect(improper_ctypes, reason = "a Rust pointer that only Rust code looks into")]
+    #[expect(
+        improper_ctypes,
+        reason = "a Rust pointer that only Rust code looks into"
+    )]
     pub fn granary_switch(root: u64, stack_top: u64, handover: &'static Handover) -> !;
 
     static __text_start: u8;
@@ -92,8 +95,16 @@ pub fn image_sections() -> [Section; 3] {
         flags: flags | Flags::GLOBAL,
     };
     [
-        section(&raw const __text_start, &raw const __text_end, Flags::empty()),
-        section(&raw const __rodata_start, &raw const __rodata_end, Flags::NO_EXECUTE),
+        section(
+            &raw const __text_start,
+            &raw const __text_end,
+            Flags::empty(),
+        ),
+        section(
+            &raw const __rodata_start,
+            &raw const __rodata_end,
+            Flags::NO_EXECUTE,
+        ),
         section(
             &raw const __data_start,
             &raw const __data_end,
@@ -213,13 +224,24 @@ fn build(
             // The same frame must not be writable through the physical map either.
             if !section.flags.contains(Flags::WRITABLE) {
                 let alias = phys_to_virt(loaded.phys);
-                own.protect(alias, PAGE_SIZE, Flags::NO_EXECUTE | Flags::GLOBAL, &mut source)?;
+                own.protect(
+                    alias,
+                    PAGE_SIZE,
+                    Flags::NO_EXECUTE | Flags::GLOBAL,
+                    &mut source,
+                )?;
             }
             page += PAGE_SIZE;
         }
     }
     let stack_len = STACK_PAGES * PAGE_SIZE;
-    own.map(BOOT_STACK_TOP - stack_len, stack, stack_len, memory, &mut source)
+    own.map(
+        BOOT_STACK_TOP - stack_len,
+        stack,
+        stack_len,
+        memory,
+        &mut source,
+    )
 }
 
 /// The parts of physical memory that the physical map shows: every region of the memory

@@ -142,12 +142,7 @@ impl AddressSpace {
     /// # Errors
     ///
     /// See [`MapError`].
-    pub fn unmap(
-        &mut self,
-        virt: u64,
-        len: u64,
-        frames: FrameSource<'_>,
-    ) -> Result<(), MapError> {
+    pub fn unmap(&mut self, virt: u64, len: u64, frames: FrameSource<'_>) -> Result<(), MapError> {
         self.change(virt, len, frames, &mut PageTableEntry::set_unused)
     }
 

@@ -2,8 +2,7 @@
 //! registers) and x2APIC (MSRs) behind one interface.
 //!
 //! Sending from xAPIC mode takes two register writes; an NMI between them that sends too
-//! would spoil the target. So from NMI context only [`send_self_nmi_safe`] may be used,
-//! which is one write.
+//! would spoil the target. So nothing is sent from NMI context, but for a panic's end.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -32,7 +31,6 @@ const DELIVERY_INIT: u32 = 5 << 8;
 const DELIVERY_START: u32 = 6 << 8;
 const LEVEL_ASSERT: u32 = 1 << 14;
 const SEND_PENDING: u32 = 1 << 12;
-const SHORTHAND_SELF: u32 = 1 << 18;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 /// Divide by one.
 const DIVIDE_1: u32 = 0b1011;
@@ -176,11 +174,6 @@ pub fn send_start_up(apic_id: u32, page: u8) {
     send(apic_id, LEVEL_ASSERT | DELIVERY_START | u32::from(page));
 }
 
-/// Raises `vector` on the own CPU. One write: usable from NMI.
-pub fn send_self_nmi_safe(vector: u8) {
-    write(ICR_LOW, LEVEL_ASSERT | SHORTHAND_SELF | u32::from(vector));
-}
-
 /// The timer's rate in counts a millisecond.
 pub fn set_timer_rate(per_ms: u32) {
     TIMER_PER_MS.store(per_ms, Ordering::Relaxed);
@@ -214,10 +207,4 @@ pub fn arm_timer(ns: u64) {
         .clamp(1, u64::from(u32::MAX));
     write(LVT_TIMER, u32::from(vector::TIMER));
     write(TIMER_INITIAL, counts as u32);
-}
-
-/// Stops this CPU's timer.
-pub fn stop_timer() {
-    write(LVT_TIMER, MASKED);
-    write(TIMER_INITIAL, 0);
 }

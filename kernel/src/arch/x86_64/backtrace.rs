@@ -58,7 +58,8 @@ pub fn walk(start: Start, mut each: impl FnMut(u64)) {
         each(return_address);
         // Frames grow outwards within one stack; leaving an interrupt stack may go either way.
         let on_interrupt_stack = stacks::is_interrupt_stack(caller);
-        if caller <= frame && !(from_interrupt_stack && !on_interrupt_stack) {
+        let left_interrupt_stack = from_interrupt_stack && !on_interrupt_stack;
+        if caller <= frame && !left_interrupt_stack {
             return;
         }
         from_interrupt_stack = on_interrupt_stack;

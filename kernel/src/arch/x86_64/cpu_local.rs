@@ -25,6 +25,11 @@ pub const KERNEL_CODE: u16 = 0x08;
 /// The kernel's data segment.
 const KERNEL_DATA: u16 = 0x10;
 
+/// A data segment that is not present: loading SS with it is a stack segment fault.
+pub const ABSENT_DATA: u16 = 0x28;
+/// What its descriptor says: a writable data segment of ring 0, present bit clear.
+const ABSENT_DESCRIPTOR: u64 = 0x00cf_1200_0000_ffff;
+
 /// Interrupt stack table slots, as an IDT entry names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
@@ -92,6 +97,8 @@ impl CpuTables {
         // SAFETY: the TSS is in a static.
         let descriptor = unsafe { Descriptor::tss_segment_unchecked(&raw const this.tss) };
         this.tss_selector = this.gdt.append(descriptor);
+        let absent = this.gdt.append(Descriptor::UserSegment(ABSENT_DESCRIPTOR));
+        assert!(absent.0 == ABSENT_DATA);
     }
 
     /// Makes this CPU use its tables and its per-CPU copy.

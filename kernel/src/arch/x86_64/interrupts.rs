@@ -4,10 +4,7 @@
 //! registers, links a frame record so that a backtrace goes on into the interrupted code,
 //! and calls `traps::dispatch` with the saved state, which may change it.
 
-use core::{
-    arch::global_asm,
-    cell::UnsafeCell,
-};
+use core::{arch::global_asm, cell::UnsafeCell};
 
 use ::x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -18,12 +15,8 @@ use super::cpu_local::Ist;
 
 /// Exception and interrupt vectors that have names here.
 pub mod vector {
-    /// Debug exception.
-    pub const DEBUG: u8 = 1;
     /// Non-maskable interrupt.
     pub const NMI: u8 = 2;
-    /// `int3`.
-    pub const BREAKPOINT: u8 = 3;
     /// Double fault.
     pub const DOUBLE_FAULT: u8 = 8;
     /// General protection.

@@ -5,12 +5,12 @@ use ::x86_64::{
     VirtAddr, instructions::tlb, registers::control::Cr3,
     structures::paging::PageTableFlags as Flags,
 };
+pub use kernel_early::tables::{MapError, Mapping};
 use kernel_early::{
     handover::Handover,
     layout::{MMIO, MMIO_END, PAGE_SIZE, page_down, page_up, phys_to_virt},
     tables::AddressSpace,
 };
-pub use kernel_early::tables::{MapError, Mapping};
 use spin::Once;
 
 use crate::{
@@ -35,8 +35,6 @@ pub enum Access {
     Read,
     /// Read and written, never executed.
     ReadWrite,
-    /// Read and executed, never written.
-    Execute,
 }
 
 impl Access {
@@ -45,7 +43,6 @@ impl Access {
             | match self {
                 Self::Read => Flags::NO_EXECUTE,
                 Self::ReadWrite => Flags::NO_EXECUTE | Flags::WRITABLE,
-                Self::Execute => Flags::empty(),
             }
     }
 }
@@ -178,9 +175,7 @@ pub fn make_start_up_space(low_page: u64) -> Result<u64, MapError> {
 
 /// Switches this CPU to the kernel's address space.
 pub fn activate() {
-    use ::x86_64::{
-        PhysAddr, registers::control::Cr3Flags, structures::paging::PhysFrame,
-    };
+    use ::x86_64::{PhysAddr, registers::control::Cr3Flags, structures::paging::PhysFrame};
     let frame = PhysFrame::containing_address(PhysAddr::new(root()));
     // SAFETY: the kernel's tables map everything that runs.
     unsafe { Cr3::write(frame, Cr3Flags::empty()) };

@@ -32,7 +32,11 @@ pub const WAYS: &[(&str, &str, Trigger)] = &[
     ("ud", "invalid opcode", invalid_opcode),
     ("nm", "device not available", no_device),
     ("df", "double fault", double_fault),
-    ("ts", "invalid TSS (made up: long mode hardly raises it)", invalid_tss),
+    (
+        "ts",
+        "invalid TSS (made up: long mode hardly raises it)",
+        invalid_tss,
+    ),
     ("np", "segment not present", not_present),
     ("ss", "stack segment fault", stack_segment),
     ("gp", "general protection fault", general_protection),
@@ -99,7 +103,9 @@ fn console_lock() {
     };
     // The other CPU panics; this one holds the lock until it is stopped.
     console::with_lock_held(|| {
-        smp::call_on(other, &|| panic!("while another CPU holds the console's lock"));
+        smp::call_on(other, &|| {
+            panic!("while another CPU holds the console's lock")
+        });
     });
 }
 
@@ -142,9 +148,8 @@ raise! {
     // A page fault whose frame cannot be pushed.
     double_fault: "mov rsp, 0x1000", "push rax";
     not_present: "int 0x80";
-    // Accesses by rsp are to the stack segment; a non-canonical one is its fault, and the
-    // frame goes to the same stack only if rsp is sound again: so use a scaled index.
-    stack_segment: "mov rax, 0x4000000000000000", "mov rcx, [rsp + rax * 2]";
+    // A segment that is not present, see `cpu_local::ABSENT_DATA`.
+    stack_segment: "mov eax, 0x28", "mov ss, eax";
     general_protection: "mov rax, 0x8000000000000000", "mov rcx, [rax]";
     page_fault: "mov rax, 0xffffa00000000000", "mov rcx, [rax]";
     // All x87 exceptions unmasked, then a division by zero, then a wait for it.

@@ -52,11 +52,6 @@ pub unsafe fn activate(cpu: CpuId) {
     GsBase::write(VirtAddr::new_truncate(offset_of(cpu)));
 }
 
-/// Makes the boot CPU use the template.
-pub fn activate_template() {
-    GsBase::write(VirtAddr::zero());
-}
-
 /// See [`OFFSETS`].
 pub fn offset_of(cpu: CpuId) -> u64 {
     // Acquire pairs with the Release in `install`.
@@ -72,6 +67,7 @@ pub fn offset_of(cpu: CpuId) -> u64 {
 macro_rules! percpu {
     ($($(#[$meta:meta])* $vis:vis static $name:ident: u64 = $init:expr;)*) => {$(
         $(#[$meta])*
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "a value that is written like a static")]
         #[derive(Debug, Clone, Copy)]
         $vis struct $name;
 

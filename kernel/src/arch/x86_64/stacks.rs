@@ -2,8 +2,6 @@
 //! slot's upper end and everything below it in the slot stays unmapped, so that an overflow
 //! faults, and the fault's address tells whose stack it was.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use kernel_early::{
     entry::STACK_PAGES,
     layout::{PAGE_SIZE, STACK_SLOT, STACKS},
@@ -33,9 +31,6 @@ const SLOTS: u64 = MAX_CPUS as u64 * USES;
 pub const RANGE: u64 = SLOTS * STACK_SLOT;
 /// Pages of an interrupt stack.
 const INTERRUPT_PAGES: u64 = 4;
-
-/// Slots that have a stack, for those who list them.
-static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A mapped stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,16 +85,10 @@ pub fn locate(purpose: Use, cpu: CpuId) -> Stack {
 pub fn allocate(purpose: Use, cpu: CpuId) -> Result<Stack, OutOfStacks> {
     let stack = locate(purpose, cpu);
     let len = stack.top - stack.bottom;
-    let phys = memory::take_pages(len / PAGE_SIZE, Purpose::Stacks, Some(cpu)).ok_or(OutOfStacks)?;
+    let phys =
+        memory::take_pages(len / PAGE_SIZE, Purpose::Stacks, Some(cpu)).ok_or(OutOfStacks)?;
     paging::map_memory(stack.bottom, phys, len).map_err(|_| OutOfStacks)?;
-    // Relaxed: a statistic.
-    MADE.fetch_add(1, Ordering::Relaxed);
     Ok(stack)
-}
-
-/// Stacks made so far, beside the boot CPU's first.
-pub fn made() -> u32 {
-    MADE.load(Ordering::Relaxed)
 }
 
 /// The slot that `address` lies in.

@@ -8,12 +8,12 @@ use super::{
     interrupts::{TrapFrame, vector},
     probe, stacks,
 };
+use crate::arch::percpu::PerCpuCell;
 use crate::{
     console, panic,
     report::{self, Kind},
     smp, watchdog,
 };
-use crate::arch::percpu::PerCpuCell;
 
 const FETCH: u64 = 1 << 4;
 const WRITE: u64 = 1 << 1;
@@ -72,10 +72,7 @@ fn nmi(frame: &TrapFrame) {
             rbp: frame.rbp,
         });
     }
-    die(
-        frame,
-        format_args!("unexpected NMI (watchdog or operator)"),
-    )
+    die(frame, format_args!("unexpected NMI (watchdog or operator)"))
 }
 
 fn exception(frame: &mut TrapFrame) {
