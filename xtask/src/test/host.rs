@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use self::build::Binary;
 
 use super::filter::Filter;
-use super::machine::Log;
 use super::outcome::{CaseResult, Outcome, full_name};
 use super::process::{Lines, Next};
 use super::report::Reporter;
+use super::subject::Log;
 
 /// The variable that tells a test which starts `xtask` that it must not test again.
 pub const RECURSION_GUARD: &str = "GRANARY_TESTING";

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use self::verdict::Verdict;
 use super::ktap::{Event, Parser};
-use super::machine::{Log, Start, listen};
 use super::outcome::{CaseResult, Outcome};
 use super::report::Reporter;
+use super::subject::{Log, Start, listen};
 
 /// What to run on one shape of machine.
 #[derive(Clone, Debug)]

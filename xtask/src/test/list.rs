@@ -1,7 +1,7 @@
 //! Names of tests, for `--list`.
 
-use super::machine::{End, Log, SUCCESS, Start, listen};
 use super::scenario::NMI_GRACE;
+use super::subject::{End, Log, SUCCESS, Start, listen};
 
 /// The in-kernel cases that match `globs`, as `suite.case`.
 pub fn kernel_cases(
@@ -41,8 +41,8 @@ fn is_case(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::machine::Heard;
-    use crate::test::machine::fake::{Fake, Prepared, scratch_log};
+    use crate::test::subject::Heard;
+    use crate::test::subject::fake::{Fake, Prepared, scratch_log};
 
     #[test]
     fn names_are_taken_from_among_the_log() {

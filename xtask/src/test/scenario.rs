@@ -15,10 +15,11 @@ pub use self::check::{Check, Transcript};
 pub use self::panic_report::PanicExpected;
 pub use self::program::Program;
 use super::kernel::{self, Job};
-use super::machine::{Log, Start, listen};
 use super::outcome::{CaseResult, Outcome, full_name};
 use super::report::Reporter;
+use super::subject::{Log, Start, listen};
 use super::tier::Tier;
+use crate::machine::Machine;
 
 /// The group of all scenarios.
 pub const GROUP: &str = "boot";
@@ -53,34 +54,11 @@ pub enum Action {
     Orphan,
 }
 
-/// The machine of a scenario.
-#[derive(Clone, Debug, Default)]
-pub struct Shape {
-    /// Options of xtask, as typed.
-    pub options: String,
-    /// How CPUs and memory are dealt out to the nodes.
-    pub layout: Layout,
-}
-
-/// How CPUs and memory are dealt out to the nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Layout {
-    /// Evenly, to the number of nodes that the options say.
-    #[default]
-    Even,
-    /// Two nodes, the second one without memory.
-    NodeWithoutMemory,
-    /// Two nodes, the second one without CPUs.
-    NodeWithoutCpus,
-    /// No nodes, and no table that tells of any.
-    NoSrat,
-}
-
 /// A boot.
 #[derive(Clone, Debug)]
 pub struct Boot {
     /// The machine.
-    pub shape: Shape,
+    pub machine: Machine,
     /// The kernel command line.
     pub cmdline: String,
     /// What is typed once the kernel is ready.
@@ -95,7 +73,7 @@ pub struct Boot {
 #[derive(Clone, Debug)]
 pub struct Planted {
     /// The machine.
-    pub shape: Shape,
+    pub machine: Machine,
     /// The value of `kunit.planted=`.
     pub fault: &'static str,
     /// All results that have to come out, in order.
@@ -124,8 +102,8 @@ pub enum Absent {
 
 /// What the scenarios need of the world. The tests of the engine have another one.
 pub trait World: Sync {
-    /// Whatever starts guests of this shape, with `limits`.
-    fn starter(&self, shape: &Shape, limits: Limits) -> Result<Box<dyn Start + '_>, Absent>;
+    /// Whatever starts such machines, with `limits`.
+    fn starter(&self, machine: &Machine, limits: Limits) -> Result<Box<dyn Start + '_>, Absent>;
 
     /// The program `xtask`.
     fn xtask(&self) -> PathBuf;
@@ -215,11 +193,11 @@ fn run_boot(
     log: &mut Log,
     reporter: &Reporter,
 ) -> Outcome {
-    let starter = match world.starter(&boot.shape, GENEROUS) {
+    let starter = match world.starter(&boot.machine, GENEROUS) {
         Ok(starter) => starter,
         Err(absent) => return absent.into(),
     };
-    log.remark(&format!("{} cmdline: {}", boot.shape.options, boot.cmdline));
+    log.remark(&format!("command line: {}", boot.cmdline));
     let since = Instant::now();
     let mut machine = match starter.start(&boot.cmdline) {
         Ok(machine) => machine,
@@ -279,7 +257,7 @@ fn conclude(
 }
 
 fn run_planted(planted: &Planted, world: &dyn World, log: &mut Log) -> Outcome {
-    let starter = match world.starter(&planted.shape, IMPATIENT) {
+    let starter = match world.starter(&planted.machine, IMPATIENT) {
         Ok(starter) => starter,
         Err(absent) => return absent.into(),
     };

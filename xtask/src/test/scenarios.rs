@@ -6,9 +6,10 @@ mod lines;
 mod panics;
 mod tools;
 
-use super::machine::SUCCESS;
-use super::scenario::{Action, Boot, Check, Scenario, Shape};
+use super::scenario::{Action, Boot, Check, Scenario};
+use super::subject::SUCCESS;
 use super::tier::Tier;
+use crate::machine::{Machine, Nodes, Size};
 
 /// All scenarios of `tier`, in the order in which they begin: long ones first, so
 /// that none is left to run alone at the end.
@@ -28,20 +29,28 @@ pub fn all(tier: Tier) -> Vec<Scenario> {
 }
 
 /// The machine of scenarios for which any will do.
-const SMALL: &str = "--cpus 2 --nodes 1 --mem 128M";
-
-/// A machine given by options of xtask.
-fn shape(options: &str) -> Shape {
-    Shape {
-        options: options.into(),
-        layout: super::scenario::Layout::Even,
+fn small() -> Machine {
+    Machine {
+        cpus: 2,
+        mem: Size::mib(128),
+        nodes: Nodes::Even(1),
+        ..Machine::default()
     }
 }
 
-/// A boot that runs shell commands.
-fn boot(options: &str, cmdline: &str, checks: Vec<Check>) -> Boot {
+/// A machine with so many CPUs on the usual number of nodes.
+fn with_cpus(cpus: u32) -> Machine {
+    Machine {
+        cpus,
+        nodes: Nodes::Even(cpus.min(2)),
+        ..Machine::default()
+    }
+}
+
+/// A boot.
+fn boot(machine: Machine, cmdline: &str, checks: Vec<Check>) -> Boot {
     Boot {
-        shape: shape(options),
+        machine,
         cmdline: cmdline.into(),
         input: String::new(),
         checks,
@@ -91,11 +100,18 @@ mod tests {
     fn patterns_are_regular_expressions() {
         let transcript = super::super::scenario::Transcript {
             lines: Vec::new(),
-            end: super::super::machine::End::OutOfTime,
+            end: super::super::subject::End::OutOfTime,
         };
         for scenario in all(Tier::Long) {
             let checks = match scenario.action {
-                Action::Boot(boot) => boot.checks,
+                Action::Boot(boot) => {
+                    assert!(
+                        boot.machine.check().is_ok(),
+                        "{} is impossible",
+                        scenario.name
+                    );
+                    boot.checks
+                }
                 Action::Program(program) => program.checks,
                 Action::Planted(_) | Action::Orphan => continue,
             };

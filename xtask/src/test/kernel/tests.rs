@@ -1,7 +1,7 @@
 use super::*;
-use crate::test::machine::Heard;
-use crate::test::machine::fake::{Fake, Prepared, scratch_log};
 use crate::test::outcome::full_name;
+use crate::test::subject::Heard;
+use crate::test::subject::fake::{Fake, Prepared, scratch_log};
 
 const OK: Heard = Heard::Ended(Some(33));
 const FAILED: Heard = Heard::Ended(Some(35));
@@ -251,7 +251,7 @@ fn the_status_must_fit_the_results() {
     );
     assert_one_problem(
         &run_with(&job(), vec![Fake::new(&good, Heard::Ended(Some(1)))]).0,
-        "QEMU itself failed",
+        "QEMU failed",
     );
     let (results, _) = run_with(&job(), vec![Fake::new(&bad, FAILED)]);
     assert_eq!(results.len(), 1);

@@ -1,8 +1,8 @@
 //! What the end of a guest means for the run.
 
 use crate::test::ktap::{Ending, Interrupted};
-use crate::test::machine::{End, FAILURE, PANIC, RESET, SUCCESS};
 use crate::test::outcome::Outcome;
+use crate::test::subject::{End, FAILURE, PANIC, RESET, SUCCESS};
 
 /// The judgement on one guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

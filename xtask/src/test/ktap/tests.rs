@@ -463,7 +463,9 @@ fn what_the_kernel_writes_is_understood() {
         ktap.start(3)?;
         ktap.start_suite("mm", 3)?;
         ktap.start_case("mm", "alloc")?;
-        ktap.diagnostic(format_args!("mm.alloc: EXPECTATION FAILED at a.rs:1\n  x == 1"))?;
+        ktap.diagnostic(format_args!(
+            "mm.alloc: EXPECTATION FAILED at a.rs:1\n  x == 1"
+        ))?;
         ktap.end_case("alloc", Written::Failed)?;
         ktap.start_case("mm", "sizes")?;
         ktap.start_params("sizes", 2)?;
@@ -488,10 +490,25 @@ fn what_the_kernel_writes_is_understood() {
     write(&mut ktap).expect("strings take everything");
     let (parser, events) = feed(&ktap.into_inner());
     assert_eq!(problems(&events), [""; 0]);
-    assert_eq!(parser.ending(), Ending { nothing_left: true, ..Ending::default() });
-    let words: Vec<_> = ended(&events).iter().map(|(name, outcome)| format!("{name} {}", outcome.word())).collect();
+    assert_eq!(
+        parser.ending(),
+        Ending {
+            nothing_left: true,
+            ..Ending::default()
+        }
+    );
+    let words: Vec<_> = ended(&events)
+        .iter()
+        .map(|(name, outcome)| format!("{name} {}", outcome.word()))
+        .collect();
     assert_eq!(
         words,
-        ["mm.alloc FAILED", "mm.sizes ok", "mm.slow TIMED OUT", "numa.far skipped", "rcu.gp ok"]
+        [
+            "mm.alloc FAILED",
+            "mm.sizes ok",
+            "mm.slow TIMED OUT",
+            "numa.far skipped",
+            "rcu.gp ok"
+        ]
     );
 }

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::panic_report::{PanicExpected, PanicReport};
-use crate::test::machine::End;
+use crate::test::subject::End;
 
 /// What was seen of a guest.
 #[derive(Clone, Debug)]

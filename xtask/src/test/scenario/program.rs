@@ -9,9 +9,9 @@ use anyhow::{Context, bail};
 use super::check::{Check, Transcript};
 use super::{NMI_GRACE, conclude};
 use crate::test::host::RECURSION_GUARD;
-use crate::test::machine::{End, Log};
 use crate::test::outcome::Outcome;
 use crate::test::process::{Lines, Next};
+use crate::test::subject::{End, Log};
 
 /// How long xtask may say nothing: it may have to build the kernel first.
 const SILENCE: Duration = Duration::from_secs(20 * 60);

@@ -1,8 +1,8 @@
 use super::*;
-use crate::test::machine::fake::{Fake, Prepared};
-use crate::test::machine::{End, Heard, SUCCESS};
+use crate::test::subject::fake::{Fake, Prepared};
+use crate::test::subject::{End, Heard, SUCCESS};
 
-/// A world whose guests print what their shape's options say.
+/// A world whose guests print what their machine's CPU is called.
 struct Told {
     logs: tempfile::TempDir,
 }
@@ -16,8 +16,8 @@ impl Told {
 }
 
 impl World for Told {
-    fn starter(&self, shape: &Shape, _: Limits) -> Result<Box<dyn Start + '_>, Absent> {
-        match shape.options.as_str() {
+    fn starter(&self, machine: &Machine, _: Limits) -> Result<Box<dyn Start + '_>, Absent> {
+        match machine.cpu.as_str() {
             "skip" => Err(Absent::Skip("no such firmware".into())),
             "fail" => Err(Absent::Fail("the image\ncannot be built".into())),
             text => {
@@ -37,12 +37,12 @@ impl World for Told {
 }
 
 fn boot(name: &str, text: &str, checks: Vec<Check>) -> Scenario {
-    let shape = Shape {
-        options: text.into(),
-        layout: Layout::Even,
+    let machine = Machine {
+        cpu: text.into(),
+        ..Machine::default()
     };
     let boot = Boot {
-        shape,
+        machine,
         cmdline: "run=true".into(),
         input: String::new(),
         checks,
@@ -75,7 +75,7 @@ fn all_scenarios_of_the_queue_are_run() {
     let log =
         std::fs::read_to_string(results[3].log.as_ref().expect("a log")).expect("it was written");
     assert!(
-        log.contains("cmdline: run=true") && log.contains("\nhello\n"),
+        log.contains("command line: run=true") && log.contains("\nhello\n"),
         "{log}"
     );
 }

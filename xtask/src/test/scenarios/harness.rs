@@ -1,7 +1,8 @@
 //! Does `xtask test` notice? In-kernel runs with a planted fault, judged by the
 //! same code that judges every run.
 
-use super::{SMALL, quick, shape};
+use super::{quick, small};
+use crate::machine::Machine;
 use crate::test::scenario::{Action, Planted, ResultExpected, Scenario};
 
 /// The case before the fault.
@@ -15,12 +16,12 @@ const fn expect(name: &'static str, word: &'static str, says: &'static str) -> R
 
 /// The scenarios.
 pub fn table() -> Vec<Scenario> {
-    let one_cpu = "--cpus 1 --nodes 1 --mem 128M";
+    let one_cpu = || Machine { cpus: 1, ..small() };
     vec![
         // With one CPU nobody in the guest can help: an NMI from outside does.
         planted(
             "hang-1-cpu",
-            one_cpu,
+            one_cpu(),
             "hang",
             &[
                 FIRST,
@@ -30,7 +31,7 @@ pub fn table() -> Vec<Scenario> {
         ),
         planted(
             "hang",
-            SMALL,
+            small(),
             "hang",
             &[
                 FIRST,
@@ -40,7 +41,7 @@ pub fn table() -> Vec<Scenario> {
         ),
         planted(
             "hang-with-interrupts",
-            SMALL,
+            small(),
             "hang_irqs_on",
             &[
                 FIRST,
@@ -54,7 +55,7 @@ pub fn table() -> Vec<Scenario> {
         ),
         planted(
             "panic",
-            SMALL,
+            small(),
             "panic",
             &[
                 FIRST,
@@ -64,7 +65,7 @@ pub fn table() -> Vec<Scenario> {
         ),
         planted(
             "fail",
-            SMALL,
+            small(),
             "fail",
             &[
                 FIRST,
@@ -74,19 +75,19 @@ pub fn table() -> Vec<Scenario> {
         ),
         planted(
             "truncated-plan",
-            SMALL,
+            small(),
             "truncate",
             &[FIRST, LAST, expect("(plan)", "FAILED", "truncated: 2 of 3")],
         ),
         planted(
             "no-case",
-            SMALL,
+            small(),
             "noplan",
             &[expect("(plan)", "FAILED", "no case")],
         ),
         planted(
             "never-prints",
-            SMALL,
+            small(),
             "silent",
             &[expect(
                 "(plan)",
@@ -97,9 +98,14 @@ pub fn table() -> Vec<Scenario> {
     ]
 }
 
-fn planted(name: &str, options: &str, fault: &'static str, results: &[ResultExpected]) -> Scenario {
+fn planted(
+    name: &str,
+    machine: Machine,
+    fault: &'static str,
+    results: &[ResultExpected],
+) -> Scenario {
     let planted = Planted {
-        shape: shape(options),
+        machine,
         fault,
         results: results.to_vec(),
     };

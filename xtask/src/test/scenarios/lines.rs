@@ -1,8 +1,8 @@
 //! The kernel command line and the shell: what they say and how they end.
 
-use super::{Check, GOOD_END, SMALL, boot, has, quick};
-use crate::test::machine::{RESET, SUCCESS, run_status};
+use super::{Check, GOOD_END, boot, has, quick, small, with_cpus};
 use crate::test::scenario::{Action, Boot, Scenario};
+use crate::test::subject::{RESET, SUCCESS, run_status};
 
 /// Command lines with something wrong: the kernel says so and goes on.
 const PROBLEMS: &[(&str, &str, &str)] = &[
@@ -85,14 +85,14 @@ pub fn table() -> Vec<Scenario> {
     let problems = PROBLEMS.iter().map(|&(name, cmdline, warning)| {
         quick(
             name,
-            Action::Boot(boot(SMALL, cmdline, vec![GOOD_END, has(warning)])),
+            Action::Boot(boot(small(), cmdline, vec![GOOD_END, has(warning)])),
         )
     });
     let commands = COMMANDS.iter().map(|&(name, commands, status, line)| {
         let cmdline = format!(r#"run="{commands}""#);
         let mut checks = vec![Check::Status(status), has(line)];
         checks.push(Check::HasNot("^still here".into()));
-        quick(name, Action::Boot(boot(SMALL, &cmdline, checks)))
+        quick(name, Action::Boot(boot(small(), &cmdline, checks)))
     });
     problems
         .chain(commands)
@@ -105,7 +105,7 @@ fn maxcpus() -> Scenario {
     let checks = vec![GOOD_END, has("smp: 2 of 4 CPUs online")];
     quick(
         "cmdline-maxcpus",
-        Action::Boot(boot("--cpus 4", "maxcpus=2 run=true", checks)),
+        Action::Boot(boot(with_cpus(4), "maxcpus=2 run=true", checks)),
     )
 }
 
@@ -118,7 +118,7 @@ fn quiet() -> Scenario {
     ];
     quick(
         "cmdline-loglevel",
-        Action::Boot(boot(SMALL, r#"loglevel=warn run="echo seen""#, checks)),
+        Action::Boot(boot(small(), r#"loglevel=warn run="echo seen""#, checks)),
     )
 }
 
@@ -127,7 +127,7 @@ fn typed() -> Scenario {
     let boot = Boot {
         input: "echo pear applx\u{7f}e\rpoweroff\r".into(),
         ..boot(
-            SMALL,
+            small(),
             "",
             vec![GOOD_END, has("granary> "), has("^pear apple$")],
         )

@@ -1,8 +1,8 @@
 //! Every way to crash: the report comes out whole and QEMU ends with a failure.
 
-use super::{Check, SMALL, boot, quick};
-use crate::test::machine::PANIC;
+use super::{Check, boot, quick, small};
 use crate::test::scenario::{Action, PanicExpected, Scenario};
+use crate::test::subject::PANIC;
 
 /// What is given to the shell's `panic`, what the message says, and a function in
 /// the backtrace.
@@ -57,6 +57,6 @@ fn panic(how: &str, checks: Vec<Check>) -> Scenario {
     let cmdline = format!(r#"run="panic {how}""#);
     quick(
         format!("panic-{how}"),
-        Action::Boot(boot(SMALL, &cmdline, checks)),
+        Action::Boot(boot(small(), &cmdline, checks)),
     )
 }

@@ -38,7 +38,7 @@ impl Fake {
     }
 }
 
-impl Machine for Fake {
+impl Subject for Fake {
     fn next(&mut self) -> Heard {
         self.heard.pop_front().unwrap_or(Heard::Silence)
     }
@@ -80,7 +80,7 @@ impl Prepared {
 }
 
 impl Start for Prepared {
-    fn start(&self, cmdline: &str) -> anyhow::Result<Box<dyn Machine>> {
+    fn start(&self, cmdline: &str) -> anyhow::Result<Box<dyn Subject>> {
         self.cmdlines.borrow_mut().push(cmdline.into());
         let machine = self.machines.borrow_mut().pop_front();
         Ok(Box::new(machine.context("no machine was prepared")?))

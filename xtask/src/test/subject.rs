@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::status::Status;
+
 /// What a machine was heard to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -22,7 +24,7 @@ pub enum Heard {
 }
 
 /// A guest, or something that behaves like one.
-pub trait Machine {
+pub trait Subject {
     /// Waits for what comes next. After [`Heard::Silence`] and
     /// [`Heard::Deadline`] it goes on, for as long as `grace` says in all.
     fn next(&mut self) -> Heard;
@@ -43,7 +45,7 @@ pub trait Machine {
 /// Starts machines of one kind. Used by several threads, for one machine each.
 pub trait Start {
     /// Starts a machine with this kernel command line.
-    fn start(&self, cmdline: &str) -> anyhow::Result<Box<dyn Machine>>;
+    fn start(&self, cmdline: &str) -> anyhow::Result<Box<dyn Subject>>;
 
     /// Adds file and line to a line of a backtrace; others come back as they are.
     fn symbolize(&self, line: &str) -> String;
@@ -75,10 +77,7 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exited(status) => match status_meaning(*status) {
-                Some(meaning) => f.write_str(&meaning),
-                None => write!(f, "QEMU itself failed with status {status}"),
-            },
+            Self::Exited(code) => Status::from_code(*code).fmt(f),
             Self::Signalled => f.write_str("QEMU was ended by a signal"),
             Self::Silent { printed: false } => f.write_str("the kernel never printed anything"),
             Self::Silent { printed: true } => f.write_str("the guest hangs: it stopped printing"),
@@ -103,19 +102,6 @@ pub const fn run_status(status: i32) -> i32 {
 
 const fn exit_status(value: i32) -> i32 {
     (value << 1) | 1
-}
-
-fn status_meaning(status: i32) -> Option<String> {
-    Some(match status {
-        SUCCESS => "the guest ended with success".into(),
-        FAILURE => "the guest ended with failure".into(),
-        PANIC => "the kernel panicked".into(),
-        RESET => "the guest was reset or powered off".into(),
-        status if (run_status(1)..=run_status(31)).contains(&status) && status % 2 == 1 => {
-            format!("the commands ended with status {}", (status >> 1) - 0x20)
-        }
-        _ => return None,
-    })
 }
 
 /// The whole serial output of one or several guests, kept in a file.
@@ -160,11 +146,11 @@ impl Log {
 /// first, upon which the kernel shows where every CPU is, then force. Every line
 /// goes, symbolised, to the log and to `on_line`.
 pub fn listen(
-    machine: &mut dyn Machine,
+    machine: &mut dyn Subject,
     start: &dyn Start,
     nmi_grace: Duration,
     log: &mut Log,
-    mut on_line: impl FnMut(&str, &mut dyn Machine),
+    mut on_line: impl FnMut(&str, &mut dyn Subject),
 ) -> End {
     let mut hang = None;
     let mut printed = false;
