@@ -133,6 +133,7 @@ impl Parser {
     }
 
     /// How many cases have ended so far.
+    #[cfg(test)]
     pub fn cases(&self) -> usize {
         self.cases
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use self::check::{Check, Transcript};
 pub use self::panic_report::PanicExpected;
-pub use self::program::Program;
+pub use self::program::{Program, this_program};
 use super::kernel::{self, Job};
 use super::outcome::{CaseResult, Outcome, full_name};
 use super::report::Reporter;

@@ -46,15 +46,6 @@ impl Tier {
     pub fn is_strict(self) -> bool {
         self == Self::Ci
     }
-
-    /// The name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quick => "quick",
-            Self::Long => "long",
-            Self::Ci => "CI",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! The commands, one module each. (`test` is large enough to live on its own.)
+
+pub mod check;
+pub mod doctor;
+pub mod gdb;
+pub mod image;
+pub mod run;

@@ -1,0 +1,65 @@
+//! `cargo xtask check`: formatting, lints and documentation of every crate.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use crate::toolchain::{DISTRIBUTION_CLIPPY, Road, Toolchain};
+use crate::{packages, ui, workspace};
+
+/// The crates that only exist in the guest.
+const BARE: [&str; 3] = ["boot", "kernel", "kernel-early"];
+
+/// Runs it.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let toolchain = Toolchain::require()?;
+    if toolchain.road == Road::Distribution && !Path::new("/usr/bin/cargo-clippy").exists() {
+        packages::install(&[DISTRIBUTION_CLIPPY], "clippy for the bare-metal crates")?;
+    }
+    let mut failed = 0;
+    let mut step = |doing: &str, command: Command| {
+        if let Err(error) = ui::step(doing, command) {
+            ui::error(&format!("{error:#}"));
+            failed += 1;
+        }
+    };
+    step("checking the format", host(&["fmt", "--all", "--check"]));
+    let mut image_builder = host(&["fmt", "--check"]);
+    image_builder.current_dir(workspace::root().join("boot/uefi"));
+    step("checking the format of the image builder", image_builder);
+    step(
+        "linting the host crates",
+        host(&[
+            "clippy",
+            "--locked",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    );
+    let mut bare = toolchain.bare("clippy");
+    bare.args(["--locked", "--profile", "checked"]);
+    bare.args(BARE.iter().flat_map(|name| ["-p", name]))
+        .args(["--", "-D", "warnings"]);
+    step("linting the bare-metal crates", bare);
+    let mut docs = host(&["doc", "--locked", "--no-deps", "--document-private-items"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("documenting the host crates", docs);
+    let mut bare = toolchain.bare("doc");
+    bare.args(["--locked", "--no-deps", "--document-private-items"]);
+    bare.args(BARE.iter().flat_map(|name| ["-p", name]))
+        .env("RUSTDOCFLAGS", "-D warnings");
+    step("documenting the bare-metal crates", bare);
+    if failed > 0 {
+        ui::error(&format!("{failed} checks failed"));
+    }
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+/// The cargo that runs xtask.
+fn host(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(workspace::root());
+    command
+}
