@@ -1,11 +1,16 @@
 //! The in-kernel suites, one file each. They register themselves; see
 //! [`kunit`](crate::kunit).
 
+mod boot;
 mod cmdline;
+mod exceptions;
 mod heap;
 mod ipi;
+mod log;
+mod memory;
 mod paging;
 mod percpu;
 mod ramdisk;
 mod stacks;
+mod symbols;
 mod time;

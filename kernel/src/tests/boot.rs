@@ -5,9 +5,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::{CpuId, LOCAL_DISTANCE, MAX_NODES};
 
-use crate::boot;
 use crate::arch::apic;
-use crate::kunit::{Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ne, kassert_ok, kskip, kunit_suite};
+use crate::boot;
+use crate::kunit::{
+    Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ne, kassert_ok, kskip, kunit_suite,
+};
 use crate::smp;
 
 kunit_suite! {
@@ -27,7 +29,10 @@ kunit_suite! {
 fn all_cpus_are_online(_: &mut Ctx) -> Outcome {
     let present = smp::cpus();
     let allowed = boot::command_line().maxcpus.unwrap_or(u64::MAX);
-    kassert_eq!(smp::online().count() as u64, allowed.min(present.count() as u64));
+    kassert_eq!(
+        smp::online().count() as u64,
+        allowed.min(present.count() as u64)
+    );
     kassert!(smp::online().is_subset(present));
     if !boot::acpi().cpus.is_empty() {
         kassert_eq!(present.count(), boot::acpi().cpus.len());
@@ -66,7 +71,11 @@ fn nodes_of_cpus(_: &mut Ctx) -> Outcome {
         kassert_eq!(topology.node_of(cpu), entry.node, "{cpu:?}");
         kassert!(topology.cpus_of(entry.node).contains(cpu), "{cpu:?}");
     }
-    let on_nodes: usize = topology.nodes().iter().map(|node| topology.cpus_of(node).count()).sum();
+    let on_nodes: usize = topology
+        .nodes()
+        .iter()
+        .map(|node| topology.cpus_of(node).count())
+        .sum();
     kassert_eq!(on_nodes, topology.cpu_count(), "each CPU is on one node");
     Ok(())
 }
@@ -76,7 +85,11 @@ fn distances(_: &mut Ctx) -> Outcome {
     for node in topology.nodes() {
         kassert_eq!(topology.distance(node, node), LOCAL_DISTANCE);
         let nearest = topology.nearest(node);
-        kassert_eq!(nearest.first(), Some(&node), "nothing is nearer than the node itself");
+        kassert_eq!(
+            nearest.first(),
+            Some(&node),
+            "nothing is nearer than the node itself"
+        );
         let mut sorted: Vec<_> = nearest.to_vec();
         sorted.sort_unstable();
         kassert_eq!(sorted, topology.nodes().iter().collect::<Vec<_>>());

@@ -7,7 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use platform::CpuId;
 
 use crate::arch::backtrace;
-use crate::kunit::{Ctx, OnlineCpus, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite};
+use crate::kunit::{
+    Ctx, OnlineCpus, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite,
+};
 use crate::{boot, smp, symbols};
 
 kunit_suite! {
@@ -66,7 +68,13 @@ fn outside(_: &mut Ctx) -> Outcome {
 }
 
 fn unknown_names(_: &mut Ctx) -> Outcome {
-    for name in ["", "kunit_symbol_landmar", "kunit_symbol_landmark2", "no such symbol", "\u{20ac}"] {
+    for name in [
+        "",
+        "kunit_symbol_landmar",
+        "kunit_symbol_landmark2",
+        "no such symbol",
+        "\u{20ac}",
+    ] {
         kassert_eq!(symbols::lookup(name), None, "{name:?}");
     }
     Ok(())
@@ -80,6 +88,9 @@ fn every_cpu(_: &mut Ctx, cpu: CpuId) -> Outcome {
         rip.store(backtrace::here().rip, Ordering::Relaxed);
     });
     let name = printed(rip.load(Ordering::Relaxed))?;
-    kassert!(name.contains("symbols"), "the code of this suite is called {name}");
+    kassert!(
+        name.contains("symbols"),
+        "the code of this suite is called {name}"
+    );
     Ok(())
 }

@@ -4,7 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::CpuId;
 
-use crate::kunit::{Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kunit_suite};
+use crate::arch::{apic, irq};
+use crate::kunit::{Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ne, knote, kunit_suite};
 use crate::{smp, time};
 
 kunit_suite! {
@@ -13,6 +14,8 @@ kunit_suite! {
         monotonic => { over: OnlineCpus },
         in_order_across_cpus,
         spin_is_not_short,
+        timer_is_not_early => { over: DELAYS },
+        timer_counts_with_the_tsc,
     ],
 }
 
@@ -63,5 +66,70 @@ fn spin_is_not_short(_: &mut Ctx) -> Outcome {
         let passed = time::now_ns() - before;
         kassert!(passed >= ns, "{passed} ns instead of {ns}");
     }
+    Ok(())
+}
+
+const DELAYS: &[(&str, u64)] = &[
+    ("shortest", 1),
+    ("1us", 1_000),
+    ("50us", 50_000),
+    ("1ms", 1_000_000),
+    ("20ms", 20_000_000),
+];
+
+/// Timer interrupts that this CPU has taken.
+fn timers() -> u64 {
+    smp::ipi_counts(smp::this_cpu()).timer
+}
+
+/// Rings once, and not before its time. (The watchdog shares the timer: it looks at the
+/// time whenever the timer rings, and sets it again.)
+fn timer_is_not_early(_: &mut Ctx, delay_ns: u64) -> Outcome {
+    // Far ahead; what was on its way before that arrives here, not below.
+    apic::arm_timer(3_000_000_000);
+    time::spin_ns(1_000);
+    let (start, before) = {
+        let _irqs_off = irq::disable();
+        let (start, before) = (time::now_ns(), timers());
+        apic::arm_timer(delay_ns);
+        (start, before)
+    };
+    // Late is allowed; for ever is the watchdog's business, on another CPU or outside.
+    while timers() == before {
+        core::hint::spin_loop();
+    }
+    let passed = time::now_ns() - start;
+    kassert_eq!(timers(), before + 1);
+    kassert!(passed >= delay_ns, "{passed} ns instead of {delay_ns}");
+    Ok(())
+}
+
+/// The rate that boot measured for the APIC timer holds: counts of the timer and of the
+/// clock agree. Both clocks are read between two readings of the other, so that it does
+/// not matter how long a reading takes.
+fn timer_counts_with_the_tsc(_: &mut Ctx) -> Outcome {
+    let rate = u64::from(apic::timer_rate());
+    kassert_ne!(rate, 0);
+    let started_after = time::now_ns();
+    apic::start_free_timer();
+    let started_before = time::now_ns();
+    time::spin_ns(20_000_000);
+    let read_after = time::now_ns();
+    let counts = u64::from(apic::free_timer_elapsed());
+    let read_before = time::now_ns();
+    // The timer is the watchdog's again: it sets it when it rings.
+    apic::arm_timer(1);
+    let least = (read_after - started_before) * rate / 1_000_000;
+    let most = (read_before - started_after) * rate / 1_000_000;
+    knote!("{counts} counts, between {least} and {most} by the clock");
+    // Boot measures for a few milliseconds only, on a machine that may be busy.
+    kassert!(
+        counts >= least - least / 10,
+        "{counts} counts, at least {least} expected"
+    );
+    kassert!(
+        counts <= most + most / 10,
+        "{counts} counts, at most {most} expected"
+    );
     Ok(())
 }

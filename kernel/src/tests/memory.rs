@@ -1,0 +1,258 @@
+//! Physical memory: the accounts, and the memory itself.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use kernel_early::layout::{PAGE_SIZE, PHYS_MAP, phys_to_virt};
+use mm::boot::{Purpose, State};
+use mm::region::Region;
+
+use crate::arch::percpu::PerCpuCell;
+use crate::arch::stacks::{self, Use};
+use crate::arch::{paging, probe};
+use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite};
+use crate::{boot, memory, percpu, smp};
+
+kunit_suite! {
+    name: "memory",
+    cases: [
+        regions_are_in_order,
+        sums_agree,
+        summary,
+        used_for_what_it_is,
+        trampoline_is_low,
+        free_memory_is_mapped,
+        free_memory_holds_patterns,
+        cpus_have_memory_of_their_nodes,
+    ],
+}
+
+percpu! {
+    static HERE: u64 = 0;
+}
+
+fn regions() -> Vec<(Region, State)> {
+    memory::with_frames(|frames| frames.regions().to_vec())
+}
+
+fn state_at(address: u64) -> Option<State> {
+    memory::with_frames(|frames| frames.state_at(address))
+}
+
+/// Ascending, without overlap, and whole pages wherever the kernel uses or may use them.
+fn regions_are_in_order(_: &mut Ctx) -> Outcome {
+    let regions = regions();
+    kassert!(!regions.is_empty());
+    for pair in regions.windows(2) {
+        kassert!(pair[0].0.end() <= pair[1].0.start(), "{pair:?}");
+        let merged = pair[0].0.end() == pair[1].0.start() && pair[0].1 == pair[1].1;
+        kassert!(!merged, "two regions that are one: {pair:?}");
+    }
+    for (region, state) in regions {
+        if state != State::Reserved {
+            let aligned = region.start() % PAGE_SIZE == 0 && region.end() % PAGE_SIZE == 0;
+            kassert!(aligned, "{region:?} {state:?}");
+        }
+    }
+    Ok(())
+}
+
+fn sums_agree(_: &mut Ctx) -> Outcome {
+    let all_states = [State::Free, State::Reserved]
+        .into_iter()
+        .chain(Purpose::ALL.into_iter().map(State::Used));
+    let regions = regions();
+    let mut sum = 0;
+    for state in all_states {
+        let here: u64 = regions
+            .iter()
+            .filter(|(_, of)| *of == state)
+            .map(|(region, _)| region.size())
+            .sum();
+        kassert_eq!(
+            memory::with_frames(|frames| frames.bytes(state)),
+            here,
+            "{state:?}"
+        );
+        sum += here;
+    }
+    let total = memory::with_frames(|frames| frames.total());
+    kassert_eq!(sum, total);
+    kassert_eq!(
+        total,
+        regions.iter().map(|(region, _)| region.size()).sum::<u64>()
+    );
+    let free = memory::with_frames(|frames| frames.bytes(State::Free));
+    kassert!(free > 0 && memory::usable_bytes() >= free);
+    Ok(())
+}
+
+/// `mem` shows these figures, and they add up there, too.
+fn summary(_: &mut Ctx) -> Outcome {
+    let mut text = String::new();
+    memory::print_summary(&mut text);
+    for name in [
+        "kernel",
+        "page tables",
+        "boot heap",
+        "stacks",
+        "free",
+        "reserved",
+        "total",
+    ] {
+        kassert!(
+            text.lines().any(|line| line.starts_with(name)),
+            "no line for {name}:\n{text}"
+        );
+    }
+    kassert!(!text.contains("THE PARTS"), "{text}");
+    Ok(())
+}
+
+fn physical<T>(place: &T) -> Result<u64, Stop> {
+    let address = core::ptr::from_ref(place).addr() as u64;
+    Ok(kassert_ok!(paging::lookup(address), "{address:#x}").phys)
+}
+
+/// Things lie where the accounts say such things are.
+fn used_for_what_it_is(_: &mut Ctx) -> Outcome {
+    static CONSTANT: u64 = 17;
+    let boxed = Box::new(0u64);
+    let local = core::hint::black_box(0u64);
+    kassert_eq!(
+        state_at(physical(&CONSTANT)?),
+        Some(State::Used(Purpose::Kernel))
+    );
+    kassert_eq!(
+        state_at(physical(&*boxed)?),
+        Some(State::Used(Purpose::BootHeap))
+    );
+    kassert_eq!(
+        state_at(physical(&local)?),
+        Some(State::Used(Purpose::Stacks))
+    );
+    kassert_eq!(
+        state_at(paging::root()),
+        Some(State::Used(Purpose::PageTables))
+    );
+    for cpu in smp::online() {
+        let place = physical(HERE.on(cpu))?;
+        kassert_eq!(
+            state_at(place),
+            Some(State::Used(Purpose::PerCpu)),
+            "{cpu:?}"
+        );
+    }
+    if let Some((_, data)) = boot::ramdisk().and_then(|ramdisk| ramdisk.members().next()) {
+        let place = data.as_ptr().addr() as u64 - PHYS_MAP;
+        kassert_eq!(state_at(place), Some(State::Used(Purpose::Ramdisk)));
+    }
+    Ok(())
+}
+
+/// Other CPUs start in real mode, which reaches the first MiB.
+fn trampoline_is_low(_: &mut Ctx) -> Outcome {
+    let places = memory::with_frames(|frames| {
+        frames
+            .regions_of(State::Used(Purpose::Trampoline))
+            .collect::<Vec<_>>()
+    });
+    if places.is_empty() && smp::cpus().count() == 1 {
+        kskip!("no other CPU was started");
+    }
+    kassert!(!places.is_empty());
+    for place in places {
+        kassert!(place.start() > 0 && place.end() <= 1 << 20, "{place:?}");
+    }
+    Ok(())
+}
+
+/// The physical addresses of up to `most` free pages, spread evenly over each free region,
+/// its first and last page among them.
+fn sample(most: u64) -> Vec<u64> {
+    let free: Vec<Region> = memory::with_frames(|frames| frames.free().collect());
+    let mut pages = Vec::new();
+    for region in free {
+        let last = region.pages() - 1;
+        let step = (last / most).max(1);
+        pages.extend(
+            (0..last)
+                .step_by(step as usize)
+                .map(|page| region.start() + page * PAGE_SIZE),
+        );
+        pages.push(region.start() + last * PAGE_SIZE);
+    }
+    pages
+}
+
+fn free_memory_is_mapped(_: &mut Ctx) -> Outcome {
+    for phys in sample(2_000) {
+        let page = kassert_ok!(paging::lookup(phys_to_virt(phys)), "{phys:#x}");
+        kassert_eq!(page.phys, phys);
+        kassert!(
+            page.writable && !page.executable && !page.uncached,
+            "{phys:#x}: {page:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Words of a free page that are written, from its start.
+const WORDS: [u64; 3] = [0, PAGE_SIZE / 2, PAGE_SIZE - 8];
+
+/// Memory is there, every address is another place, and bits can be both 0 and 1.
+fn free_memory_holds_patterns(_: &mut Ctx) -> Outcome {
+    let pages = sample(500);
+    let places = || {
+        pages
+            .iter()
+            .flat_map(|page| WORDS.map(|word| phys_to_virt(page + word)))
+    };
+    for invert in [0, u64::MAX] {
+        // All first, so that two addresses of one place are found out.
+        for place in places() {
+            // SAFETY: the page is free and mapped for writing (else this is the test that
+            // says so, by a fault), and nobody takes pages while a test runs.
+            unsafe { (place as *mut u64).write_volatile(place ^ invert) };
+        }
+        for place in places() {
+            kassert_eq!(
+                probe::read_u64(place as usize),
+                Ok(place ^ invert),
+                "{place:#x}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A CPU's own data and its stacks for interrupts are on its node, where that has memory.
+fn cpus_have_memory_of_their_nodes(_: &mut Ctx) -> Outcome {
+    let (topology, acpi) = (boot::topology(), boot::acpi());
+    if topology.node_count() == 1 {
+        kskip!("there is only one node");
+    }
+    for cpu in smp::online() {
+        let node = topology.node_of(cpu);
+        let on_node = |region: Region| {
+            acpi.memory
+                .iter()
+                .any(|range| range.node == node && region.contains(range.start))
+                || acpi.node_at(region.start()).0 == node
+        };
+        if !memory::with_frames(|frames| frames.free().any(on_node)) {
+            continue;
+        }
+        let own = physical(HERE.on(cpu))?;
+        kassert_eq!(acpi.node_at(own).0, node, "data of {cpu:?} at {own:#x}");
+        let stack = stacks::locate(Use::Nmi, cpu).bottom;
+        let stack = kassert_ok!(paging::lookup(stack)).phys;
+        kassert_eq!(
+            acpi.node_at(stack).0,
+            node,
+            "NMI stack of {cpu:?} at {stack:#x}"
+        );
+    }
+    Ok(())
+}
