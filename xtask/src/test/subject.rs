@@ -158,9 +158,11 @@ pub fn listen(
         match machine.next() {
             Heard::Line(line) => {
                 printed |= !line.trim().is_empty();
-                let line = start.symbolize(&line);
-                log.line(&line);
-                on_line(&line, machine);
+                // Inlined functions have lines of their own.
+                for line in start.symbolize(&line).split('\n') {
+                    log.line(line);
+                    on_line(line, machine);
+                }
             }
             Heard::Ended(status) => {
                 let own = status.map_or(End::Signalled, End::Exited);

@@ -79,6 +79,12 @@ impl PanicReport {
         } else if let Some(backtrace) = self.backtraces.last_mut() {
             if text.starts_with("  #") {
                 backtrace.frames.push(text.trim_start().into());
+            } else if let (Some(frame), true) =
+                (backtrace.frames.last_mut(), text.contains(" inlined at "))
+            {
+                // Symbolising adds what was inlined into the function of a frame.
+                frame.push(' ');
+                frame.push_str(text.trim_start());
             }
         } else {
             self.registers.push(text.to_ascii_lowercase());
@@ -198,6 +204,15 @@ backtrace of cpu1:
     #[test]
     fn a_whole_report() {
         assert_eq!(check(REPORT), Ok(()));
+    }
+
+    #[test]
+    fn an_inlined_function_belongs_to_its_frame() {
+        let text = REPORT.replace(
+            "page_fault+0x1f at kernel/src/a.rs:3",
+            "main+0x1f at kernel/src/a.rs:3\n        (page_fault inlined at kernel/src/b.rs:9)",
+        );
+        assert_eq!(check(&text), Ok(()));
     }
 
     #[test]
