@@ -166,6 +166,29 @@ fn a_hang_is_ended_from_outside() {
 }
 
 #[test]
+fn the_watchdog_s_panic_is_a_timeout_of_its_case_only() {
+    let text = |name: &str| {
+        format!(
+            "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: s\n    1..1\n    # run: s.a\n\
+             === KERNEL PANIC on cpu1: watchdog: {name} took too long\n"
+        )
+    };
+    for (name, timed_out) in [
+        ("s.a", true),
+        ("s.a/value", true),
+        ("s.ab", false),
+        ("t.a", false),
+    ] {
+        let (results, _) = run_with(&job(), vec![Fake::new(&text(name), PANICKED)]);
+        assert_eq!(
+            matches!(results[0].1, Outcome::TimedOut(_)),
+            timed_out,
+            "{name}: {results:#?}"
+        );
+    }
+}
+
+#[test]
 fn a_reset_is_a_crash() {
     let first =
         "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: s\n    1..1\n    # run: s.a\n";
@@ -210,6 +233,7 @@ fn crashes_outside_cases_do_not_repeat_forever() {
 fn a_kernel_that_never_prints() {
     let (results, cmdlines) = run_with(&job(), vec![Fake::new("", Heard::Silence)]);
     assert_eq!(cmdlines.len(), 1);
+    assert_eq!(results.len(), 1);
     assert_one_problem(&results, "the kernel never printed anything");
 }
 

@@ -75,12 +75,24 @@ fn blame(interrupted: &Interrupted, ending: &Ending, end: &End, stderr: &str) ->
     lines.extend(interrupted.diagnostics.iter().cloned());
     lines.push("the output since the case started:".into());
     lines.extend(interrupted.log.iter().cloned());
-    // A panic after an NMI from here is the hang's report, not a panic of its own.
-    if end.is_hang() {
+    // A panic after an NMI from here, or one by the watchdog in the guest, is the
+    // report of a hang.
+    if end.is_hang() || watchdog_bit(&interrupted.name, ending) {
         Outcome::TimedOut(lines)
     } else {
         Outcome::Crashed(lines)
     }
+}
+
+/// Whether the guest's watchdog ended it because of this case, or of one of the
+/// values of a case with parameters.
+fn watchdog_bit(case: &str, ending: &Ending) -> bool {
+    ending.panic.as_ref().is_some_and(|panic| {
+        let rest = panic
+            .split_once("watchdog: ")
+            .and_then(|(_, rest)| rest.strip_prefix(case));
+        rest.is_some_and(|rest| rest.starts_with([' ', '/']))
+    })
 }
 
 fn explain(ending: &Ending, end: &End, stderr: &str) -> String {

@@ -102,10 +102,17 @@ pub fn table() -> Vec<Scenario> {
 
 /// Fewer CPUs than there are.
 fn maxcpus() -> Scenario {
-    let checks = vec![GOOD_END, has("smp: 2 of 4 CPUs online")];
+    // The third CPU is not there or not online.
+    let third = Check::HasNot(r"^ +2 +\d+ +online".into());
+    let checks = vec![
+        GOOD_END,
+        third,
+        has(r"smp: 2 of \d+ CPUs online"),
+        has(r"^ +1 +0 +online"),
+    ];
     quick(
         "cmdline-maxcpus",
-        Action::Boot(boot(with_cpus(4), "maxcpus=2 run=true", checks)),
+        Action::Boot(boot(with_cpus(4), "maxcpus=2 run=cpus", checks)),
     )
 }
 
