@@ -122,14 +122,15 @@ fn timer_counts_with_the_tsc(_: &mut Ctx) -> Outcome {
     let least = (read_after - started_before) * rate / 1_000_000;
     let most = (read_before - started_after) * rate / 1_000_000;
     knote!("{counts} counts, between {least} and {most} by the clock");
-    // Boot measures for a few milliseconds only, on a machine that may be busy.
+    // Boot measures for a few milliseconds only, on a machine that may be busy; a rate that
+    // is wrong by a divider's setting is off by two at least.
     kassert!(
-        counts >= least - least / 10,
-        "{counts} counts, at least {least} expected"
+        counts > least / 2,
+        "{counts} counts, {least} at least expected"
     );
     kassert!(
-        counts <= most + most / 10,
-        "{counts} counts, at most {most} expected"
+        counts / 2 < most,
+        "{counts} counts, {most} at most expected"
     );
     Ok(())
 }

@@ -51,6 +51,7 @@ shell_command! {
     summary: "crash the kernel on purpose",
     details: "HOW is 'plain' (the default) or another way to crash; a wrong one lists them all.",
     arguments: (0, 1),
+    complete: |offer| panic_tests::WAYS.iter().for_each(|(name, _, _)| offer(name)),
     run: panic,
 }
 
