@@ -56,11 +56,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     run.host(&reporter);
     run.guests(&reporter);
     let results = reporter.finish();
-    let path = args
-        .junit
-        .clone()
-        .unwrap_or_else(|| workspace::target().join("junit.xml"));
-    junit::write(&path, &results, begun.elapsed())?;
+    junit::write(&run.junit, &results, begun.elapsed())?;
     if results.is_empty() {
         ui::error(&format!("no test matches {}", run.filter.describe()));
     }
@@ -77,6 +73,7 @@ struct Run<'a> {
     filter: Filter,
     tier: Tier,
     logs: PathBuf,
+    junit: PathBuf,
 }
 
 impl<'a> Run<'a> {
@@ -94,14 +91,23 @@ impl<'a> Run<'a> {
         }
         // A test that runs xtask may run the tests inside the kernel, but not
         // those to which it belongs.
-        if std::env::var_os(RECURSION_GUARD).is_some() && args.only != Some(Kind::Kernel) {
+        let outer = std::env::var_os(RECURSION_GUARD).map(PathBuf::from);
+        if outer.is_some() && args.only != Some(Kind::Kernel) {
             return Err(Usage("a test of xtask must not run all tests".into()).into());
         }
+        let (junit, logs) = match outer {
+            Some(folder) => (folder.join("junit.xml"), folder),
+            None => (
+                workspace::target().join("junit.xml"),
+                workspace::target().join("test-logs"),
+            ),
+        };
         Ok(Self {
             args,
             filter: Filter::new(args.filters.clone(), args.only),
             tier: Tier::choose(args.long, std::env::var("CI").ok().as_deref()),
-            logs: workspace::target().join("test-logs"),
+            logs,
+            junit: args.junit.clone().unwrap_or(junit),
         })
     }
 

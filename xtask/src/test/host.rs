@@ -20,7 +20,8 @@ use super::process::{Lines, Next};
 use super::report::Reporter;
 use super::subject::Log;
 
-/// The variable that tells a test which starts `xtask` that it must not test again.
+/// The variable that tells an `xtask` started by a test that it must not run that test
+/// again. Its value is the folder for what it writes.
 pub const RECURSION_GUARD: &str = "GRANARY_TESTING";
 
 /// How long a test binary may print nothing before it counts as hung.
@@ -78,7 +79,7 @@ impl Host<'_> {
         let mut command = Command::new(cargo);
         command
             .current_dir(self.root)
-            .env(RECURSION_GUARD, "1")
+            .env(RECURSION_GUARD, self.logs.join("host.d"))
             .env("CARGO_TERM_COLOR", "never");
         command
     }
@@ -118,7 +119,7 @@ impl Host<'_> {
         }
         let group = binary.group();
         let mut command = binary.command();
-        command.env(RECURSION_GUARD, "1");
+        command.env(RECURSION_GUARD, self.logs.join("host.d"));
         if !self.filter.is_everything() {
             command.arg("--exact").args(&names);
         }

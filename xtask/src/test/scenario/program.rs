@@ -36,7 +36,7 @@ pub fn run(program: &Program, xtask: &Path, log: &mut Log) -> Outcome {
 }
 
 fn try_run(program: &Program, xtask: &Path, log: &mut Log) -> anyhow::Result<Transcript> {
-    let mut command = command(xtask, &program.args);
+    let mut command = command(xtask, &program.args, log);
     let folder = if program.without.is_empty() {
         None
     } else {
@@ -65,9 +65,12 @@ fn try_run(program: &Program, xtask: &Path, log: &mut Log) -> anyhow::Result<Tra
     }
 }
 
-fn command(xtask: &Path, args: &[&str]) -> Command {
+/// The command for xtask. What it writes if it runs tests goes beside the log.
+fn command(xtask: &Path, args: &[&str], log: &Log) -> Command {
     let mut command = Command::new(xtask);
-    command.args(args).env(RECURSION_GUARD, "1");
+    command
+        .args(args)
+        .env(RECURSION_GUARD, log.path().with_extension("d"));
     command
 }
 
@@ -106,7 +109,7 @@ pub fn run_orphan(xtask: &Path, log: &mut Log) -> Outcome {
 }
 
 fn orphan(xtask: &Path, log: &mut Log) -> anyhow::Result<()> {
-    let mut running = Lines::start(command(xtask, &["run", "--cpus", "1", "--nodes", "1"]))?;
+    let mut running = Lines::start(command(xtask, &["run", "--cpus", "1", "--nodes", "1"], log))?;
     let mut said = Vec::new();
     loop {
         match running.next(SILENCE) {

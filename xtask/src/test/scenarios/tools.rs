@@ -138,7 +138,7 @@ fn gdb() -> Scenario {
         "-ex",
         "bt",
         "-ex",
-        "tbreak kernel::shell::main",
+        "tbreak granary::shell::main",
         "-ex",
         "continue",
         "-ex",
