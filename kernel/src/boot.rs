@@ -1,7 +1,7 @@
 //! What boot finds out once and everybody reads afterwards: command line, ramdisk, the
 //! machine as ACPI describes it, the topology.
 
-use core::cell::UnsafeCell;
+use core::{cell::UnsafeCell, fmt};
 
 use kernel_base::{
     acpi::{self, Platform},
@@ -9,7 +9,7 @@ use kernel_base::{
     ramdisk::Ramdisk,
 };
 use kernel_early::{handover::Handover, layout::phys_to_virt};
-use platform::{MAX_CPUS, Topology};
+use platform::{CpuMask, MAX_CPUS, Topology};
 use spin::Once;
 
 use crate::{
@@ -177,13 +177,26 @@ pub fn discover_machine(handover: &Handover) {
         };
         log::info!(
             "numa: node {node}: CPUs {}, {} MiB, distances {:?}",
-            topology.cpus_of(node),
+            Listed(topology.cpus_of(node)),
             bytes >> 20,
             &machine.distances[node.index()][..topology.node_count()]
         );
     }
     TOPOLOGY.call_once(|| topology);
     ACPI.call_once(|| machine);
+}
+
+/// A set of CPUs for the log, where an empty one is a word.
+struct Listed(CpuMask);
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("none")
+        } else {
+            self.0.fmt(f)
+        }
+    }
 }
 
 /// Physical memory for the table reader: only what the physical map shows.

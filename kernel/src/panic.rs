@@ -49,24 +49,19 @@ pub struct Exception<'a> {
 
 #[panic_handler]
 fn on_panic(info: &PanicInfo<'_>) -> ! {
-    let start = backtrace::here();
+    let frame = TrapFrame::capture();
     match info.location() {
         Some(place) => end(
             format_args!("{} at {}:{}", info.message(), place.file(), place.line()),
-            start,
-            None,
+            &frame,
         ),
-        None => end(format_args!("{}", info.message()), start, None),
+        None => end(format_args!("{}", info.message()), &frame),
     }
 }
 
 /// Ends the kernel for an exception that nothing expects.
 pub fn for_exception(exception: &Exception<'_>) -> ! {
-    let start = Start {
-        rip: exception.frame.rip,
-        rbp: exception.frame.rbp,
-    };
-    end(exception.text, start, Some(exception.frame))
+    end(exception.text, exception.frame)
 }
 
 /// Whether a panic is under way; then an NMI means "stop".
@@ -88,7 +83,11 @@ pub fn make_next_nested() {
     NESTED_ON_PURPOSE.store(true, Ordering::Relaxed);
 }
 
-fn end(cause: fmt::Arguments<'_>, start: Start, frame: Option<&TrapFrame>) -> ! {
+fn end(cause: fmt::Arguments<'_>, frame: &TrapFrame) -> ! {
+    let start = Start {
+        rip: frame.rip,
+        rbp: frame.rbp,
+    };
     irq::disable_forever();
     let own = smp::this_cpu();
     let mut out = RawSerial::new();
@@ -106,7 +105,7 @@ fn end(cause: fmt::Arguments<'_>, start: Start, frame: Option<&TrapFrame>) -> ! 
     if NESTED_ON_PURPOSE.load(Ordering::Relaxed) {
         panic!("the second panic");
     }
-    let _ = print_registers(&mut out, start, frame);
+    let _ = print_registers(&mut out, frame);
     let _ = print_backtrace(&mut out, own, start);
     for other in smp::online().without(own) {
         // Acquire pairs with the Release in `stop_here`.
@@ -141,38 +140,33 @@ fn stop_others(own: CpuId) {
     }
 }
 
-fn print_registers(out: &mut RawSerial, start: Start, frame: Option<&TrapFrame>) -> fmt::Result {
+fn print_registers(out: &mut RawSerial, f: &TrapFrame) -> fmt::Result {
     let control = cpu::control_registers();
-    if frame.is_none() {
-        writeln!(out, "rip {:016x}  rbp {:016x}", start.rip, start.rbp)?;
-    }
-    if let Some(f) = frame {
-        writeln!(
-            out,
-            "rip {:016x}  rsp {:016x}  rflags {:08x}  cs {:04x}  error {:x}",
-            f.rip, f.rsp, f.rflags, f.cs, f.error_code
-        )?;
-        writeln!(
-            out,
-            "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
-            f.rax, f.rbx, f.rcx, f.rdx
-        )?;
-        writeln!(
-            out,
-            "rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}",
-            f.rsi, f.rdi, f.rbp, f.r8
-        )?;
-        writeln!(
-            out,
-            "r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}",
-            f.r9, f.r10, f.r11, f.r12
-        )?;
-        writeln!(
-            out,
-            "r13 {:016x}  r14 {:016x}  r15 {:016x}  ss  {:04x}",
-            f.r13, f.r14, f.r15, f.ss
-        )?;
-    }
+    writeln!(
+        out,
+        "rip {:016x}  rsp {:016x}  rflags {:08x}  cs {:04x}  error {:x}",
+        f.rip, f.rsp, f.rflags, f.cs, f.error_code
+    )?;
+    writeln!(
+        out,
+        "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
+        f.rax, f.rbx, f.rcx, f.rdx
+    )?;
+    writeln!(
+        out,
+        "rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}",
+        f.rsi, f.rdi, f.rbp, f.r8
+    )?;
+    writeln!(
+        out,
+        "r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}",
+        f.r9, f.r10, f.r11, f.r12
+    )?;
+    writeln!(
+        out,
+        "r13 {:016x}  r14 {:016x}  r15 {:016x}  ss  {:04x}",
+        f.r13, f.r14, f.r15, f.ss
+    )?;
     writeln!(
         out,
         "cr0 {:016x}  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}",

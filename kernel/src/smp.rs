@@ -142,7 +142,7 @@ pub fn start_others() {
     log::info!(
         "smp: {} of {} CPUs online ({})",
         online().count(),
-        wanted.count(),
+        boot::acpi().cpus.len(),
         apic::mode()
     );
 }

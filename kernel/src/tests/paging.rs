@@ -188,7 +188,10 @@ fn every_cpu_refuses_a_write_to_text(_: &mut Ctx) -> Outcome {
     Ok(())
 }
 
-const NO_CODE: &[(&str, fn() -> u64)] = &[
+/// Finds an address.
+type Find = fn() -> u64;
+
+const NO_CODE: &[(&str, Find)] = &[
     ("data", || address_of(&VARIABLE)),
     ("rodata", || address_of(&CONSTANT)),
     ("stack", || {
@@ -202,7 +205,7 @@ const NO_CODE: &[(&str, fn() -> u64)] = &[
     }),
 ];
 
-fn execute_what_is_no_code(_: &mut Ctx, place: fn() -> u64) -> Outcome {
+fn execute_what_is_no_code(_: &mut Ctx, place: Find) -> Outcome {
     let address = place();
     // It is there, so that the fault can only be about executing.
     mapping(address)?;

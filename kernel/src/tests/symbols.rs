@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::CpuId;
 
-use crate::arch::backtrace;
+use crate::arch::interrupts::TrapFrame;
 use crate::kunit::{
     Ctx, OnlineCpus, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite,
 };
@@ -85,7 +85,7 @@ fn every_cpu(_: &mut Ctx, cpu: CpuId) -> Outcome {
     // Relaxed: the end of the call orders it before the read below.
     let rip = AtomicU64::new(0);
     smp::call_on(cpu, &|| {
-        rip.store(backtrace::here().rip, Ordering::Relaxed);
+        rip.store(TrapFrame::capture().rip, Ordering::Relaxed);
     });
     let name = printed(rip.load(Ordering::Relaxed))?;
     kassert!(

@@ -17,23 +17,6 @@ pub struct Start {
     pub rbp: u64,
 }
 
-/// Where the caller of this function is.
-#[inline(always)]
-pub fn here() -> Start {
-    let (rip, rbp): (u64, u64);
-    // SAFETY: reads two registers.
-    unsafe {
-        core::arch::asm!(
-            "lea {rip}, [rip]",
-            "mov {rbp}, rbp",
-            rip = out(reg) rip,
-            rbp = out(reg) rbp,
-            options(nomem, nostack, preserves_flags),
-        );
-    }
-    Start { rip, rbp }
-}
-
 /// Calls `each` with every return address from `start` outwards; the first is `start.rip`.
 ///
 /// Trusts nothing: a frame pointer must lie in a mapped stack, be aligned, and grow; else

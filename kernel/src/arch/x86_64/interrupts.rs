@@ -74,10 +74,61 @@ pub struct TrapFrame {
     pub ss: u64,
 }
 
+impl TrapFrame {
+    /// The state of the caller itself, for a report that no exception led to. The register
+    /// that the compiler chose to point to the result shows that.
+    #[inline(always)]
+    pub fn capture() -> Self {
+        let mut frame = core::mem::MaybeUninit::<Self>::zeroed();
+        // SAFETY: stores registers at their places in the frame, which has the layout that
+        // the offsets say (checked below), and flags by way of the stack.
+        unsafe {
+            core::arch::asm!(
+                "mov [{frame}], r15",
+                "mov [{frame} + 8], r14",
+                "mov [{frame} + 16], r13",
+                "mov [{frame} + 24], r12",
+                "mov [{frame} + 32], r11",
+                "mov [{frame} + 40], r10",
+                "mov [{frame} + 48], r9",
+                "mov [{frame} + 56], r8",
+                "mov [{frame} + 64], rbp",
+                "mov [{frame} + 72], rdi",
+                "mov [{frame} + 80], rsi",
+                "mov [{frame} + 88], rdx",
+                "mov [{frame} + 96], rcx",
+                "mov [{frame} + 104], rbx",
+                "mov [{frame} + 112], rax",
+                "mov [{frame} + 160], rsp",
+                "pushfq",
+                "pop {scratch}",
+                "mov [{frame} + 152], {scratch}",
+                "lea {scratch}, [rip]",
+                "mov [{frame} + 136], {scratch}",
+                "mov {scratch:e}, cs",
+                "mov [{frame} + 144], {scratch}",
+                "mov {scratch:e}, ss",
+                "mov [{frame} + 168], {scratch}",
+                frame = in(reg) frame.as_mut_ptr(),
+                scratch = out(reg) _,
+            );
+            frame.assume_init()
+        }
+    }
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(TrapFrame, rax) == 112);
+    assert!(core::mem::offset_of!(TrapFrame, rip) == 136);
+    assert!(core::mem::offset_of!(TrapFrame, rsp) == 160);
+    assert!(core::mem::offset_of!(TrapFrame, ss) == 168);
+};
+
 global_asm!(
     ".pushsection .text.trap_entry, \"ax\", @progbits",
     ".balign 16",
     ".global trap_stubs",
+    ".type trap_stubs, @function",
     "trap_stubs:",
     ".set trap_vector, 0",
     ".rept 256",
@@ -91,9 +142,11 @@ global_asm!(
     "jmp trap_common",
     ".set trap_vector, trap_vector + 1",
     ".endr",
+    ".size trap_stubs, . - trap_stubs",
     "",
     ".balign 16",
     ".global trap_common",
+    ".type trap_common, @function",
     "trap_common:",
     "push rax",
     "push rbx",
@@ -136,6 +189,7 @@ global_asm!(
     "pop rax",
     "add rsp, 16",
     "iretq",
+    ".size trap_common, . - trap_common",
     ".popsection",
     dispatch = sym super::traps::dispatch,
 );
