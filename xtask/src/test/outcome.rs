@@ -49,9 +49,19 @@ impl Outcome {
 
     /// The explanation in one line, for the summary at the end.
     pub fn reason(&self) -> &str {
-        let details = self.details();
-        let telling = details.iter().find(|line| !line.trim().is_empty());
-        telling.map_or("no reason was given", |line| line.trim())
+        let mut telling = self
+            .details()
+            .iter()
+            .map(|line| line.trim())
+            .filter(|line| !line.is_empty());
+        let first = telling.next().unwrap_or("no reason was given");
+        // On the host the place of a panic comes before what it says.
+        let is_place = first.starts_with("thread '") && first.contains("panicked at");
+        if is_place {
+            telling.next().unwrap_or(first)
+        } else {
+            first
+        }
     }
 }
 
@@ -218,6 +228,11 @@ mod tests {
     #[test]
     fn the_reason_is_the_first_line_with_text() {
         let lines = vec![String::new(), "  a != b".into(), "more".into()];
+        assert_eq!(Outcome::Failed(lines).reason(), "a != b");
+        let lines = vec![
+            "thread 'a' (1) panicked at src/lib.rs:1:1:".into(),
+            "a != b".into(),
+        ];
         assert_eq!(Outcome::Failed(lines).reason(), "a != b");
         assert_eq!(Outcome::Crashed(vec![]).reason(), "no reason was given");
     }
