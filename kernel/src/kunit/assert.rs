@@ -1,6 +1,7 @@
 //! Assertions: they print both values and the place, and end the case.
 
 use alloc::format;
+use alloc::string::String;
 use core::fmt;
 
 use super::{Stop, output};
@@ -150,8 +151,8 @@ pub fn differ(
     message: Option<fmt::Arguments<'_>>,
 ) -> Stop {
     head(place);
-    output::diagnostic(format_args!("  {} == {:?}", left.0, left.1));
-    output::diagnostic(format_args!("  {} == {:?}", right.0, right.1));
+    output::diagnostic(format_args!("  {} == {}", left.0, shown(left.1)));
+    output::diagnostic(format_args!("  {} == {}", right.0, shown(right.1)));
     tail(message)
 }
 
@@ -164,7 +165,7 @@ pub fn same(
     message: Option<fmt::Arguments<'_>>,
 ) -> Stop {
     head(place);
-    output::diagnostic(format_args!("  {left} == {value:?}"));
+    output::diagnostic(format_args!("  {left} == {}", shown(value)));
     output::diagnostic(format_args!("  {right} is the same, but should not be"));
     tail(message)
 }
@@ -178,6 +179,15 @@ pub fn note(text: fmt::Arguments<'_>) {
 /// Makes the reason of a skipped case.
 pub fn skip(reason: fmt::Arguments<'_>) -> Stop {
     Stop::Skipped(format!("{reason}"))
+}
+
+/// A value as text; a large number in hexadecimal as well, since it may be an address.
+fn shown(value: &dyn fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    if text.len() > 4 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return format!("{text} ({value:#x?})");
+    }
+    text
 }
 
 fn head((file, line): Place) {
