@@ -100,16 +100,18 @@ pub fn arguments(
 /// A command line as a person can paste it into a shell.
 pub fn quoted(arguments: &[String]) -> String {
     let words = std::iter::once(PROGRAM).chain(arguments.iter().map(String::as_str));
-    // Only a NUL cannot be quoted, and no argument has one: they come from
-    // arguments and paths.
-    words
-        .map(|word| {
-            shlex::try_quote(word)
-                .unwrap_or_else(|_| word.replace('\0', "").into())
-                .into_owned()
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(quote).collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &str) -> String {
+    // QEMU's options are full of commas and equals signs, which a shell leaves alone.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+./:,=@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    // Only a NUL cannot be quoted, and no argument has one: they come from arguments and
+    // paths.
+    shlex::try_quote(word).map_or_else(|_| word.replace('\0', ""), |quoted| quoted.into_owned())
 }
 
 /// QEMU separates the parts of an option by commas; a doubled one is a comma.
