@@ -1,6 +1,7 @@
 //! The in-kernel suites, one file each. They register themselves; see
 //! [`kunit`](crate::kunit).
 
+mod apic;
 mod boot;
 mod cmdline;
 mod exceptions;

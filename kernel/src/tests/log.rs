@@ -8,11 +8,14 @@ use kernel_base::log_ring::{LogRing, MAX_TEXT, Meta};
 use log::Level;
 use platform::CpuId;
 
-use crate::kunit::{Ctx, OnlineCpus, Outcome, Stop, kassert, kassert_eq, kassert_ok, kunit_suite};
+use crate::kunit::{
+    Ctx, OnlineCpus, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite,
+};
 use crate::{klog, smp};
 
 kunit_suite! {
     name: "log",
+    setup: needs_info,
     cases: [
         each_cpu_is_named => { over: OnlineCpus },
         order,
@@ -22,6 +25,14 @@ kunit_suite! {
         oldest_go_first,
         any_size_fits,
     ],
+}
+
+/// The test lines are information, which `loglevel=` may leave out.
+fn needs_info(_: &mut Ctx) -> Outcome {
+    if log::max_level() < log::LevelFilter::Info {
+        kskip!("loglevel= leaves the test lines out");
+    }
+    Ok(())
 }
 
 /// What `dmesg` shows.
