@@ -52,6 +52,9 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     if args.list {
         return run.list();
     }
+    if args.machine.dry_run {
+        return run.dry_run();
+    }
     let reporter = Reporter::new();
     run.host(&reporter);
     run.guests(&reporter);
@@ -225,6 +228,17 @@ impl<'a> Run<'a> {
             silence: scenario::GENEROUS.silence,
             deadline,
         }
+    }
+
+    /// Prints how QEMU would be started for the suites on each shape.
+    fn dry_run(&self) -> anyhow::Result<ExitCode> {
+        let world = self.world()?;
+        for (shape, globs) in self.shapes() {
+            let machine = shape.machine(&self.args.machine)?;
+            let cmdline = format!("kunit={} {}", globs.join(","), self.args.machine.cmdline);
+            println!("{}", world.command_line(&machine, cmdline.trim())?);
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Prints the full names of all selected tests.

@@ -8,6 +8,7 @@
 
 mod verdict;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::verdict::Verdict;
@@ -89,9 +90,10 @@ impl Run<'_> {
             }
         };
         let mut guest = Guest::new();
+        let path = log.path().to_owned();
         let end = listen(&mut *machine, start, self.job.nmi_grace, log, |line, _| {
             for event in guest.parser.line(line) {
-                self.event(&mut guest, event);
+                self.event(&mut guest, event, &path);
             }
         });
         let verdict = verdict::judge(
@@ -126,7 +128,7 @@ impl Run<'_> {
         words.join(" ")
     }
 
-    fn event(&mut self, guest: &mut Guest, event: Event) {
+    fn event(&mut self, guest: &mut Guest, event: Event, log: &Path) {
         let group = &self.job.group;
         match event {
             Event::Suites(_) => guest.rounds += 1,
@@ -143,7 +145,7 @@ impl Run<'_> {
             Event::CaseEnded(report) => {
                 guest.failed |= report.outcome.is_failure();
                 let group = format!("{group}/{}", report.suite);
-                let mut result = CaseResult::new(group, report.case, report.outcome);
+                let mut result = CaseResult::new(group, report.case, report.outcome).with_log(log);
                 result.time = guest.case_since.elapsed();
                 self.reporter.case(result);
             }

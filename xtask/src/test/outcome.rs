@@ -154,6 +154,19 @@ impl Totals {
     }
 }
 
+impl std::ops::Sub for Totals {
+    type Output = Self;
+
+    /// What came after `earlier`, which counted the first part of the same results.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            passed: self.passed - earlier.passed,
+            failed: self.failed - earlier.failed,
+            skipped: self.skipped - earlier.skipped,
+        }
+    }
+}
+
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(

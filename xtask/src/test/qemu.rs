@@ -54,6 +54,23 @@ impl Qemu {
         })
     }
 
+    /// The QEMU command line that starts such a guest by hand.
+    pub fn command_line(&self, machine: &Machine, cmdline: &str) -> anyhow::Result<String> {
+        let mut images = self.images.clone();
+        if machine.firmware == Firmware::Uefi {
+            images.disk = Some(build::disk(&self.toolchain, &self.images, "")?);
+        }
+        let config = GuestConfig {
+            machine: machine.clone(),
+            cmdline: cmdline.to_owned(),
+            images,
+            deadline: Duration::MAX,
+            silence: Duration::MAX,
+            debugger: None,
+        };
+        config.command_line()
+    }
+
     /// The UEFI image. Where tools for it are missing that is a reason to skip, but not
     /// under CI.
     fn disk(&self) -> Result<PathBuf, Absent> {

@@ -1,6 +1,7 @@
 //! Shows results as they come and collects them: one line that is overwritten on
 //! a terminal, one line a suite elsewhere, and every failure at once.
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Reporter {
 
 struct Inner {
     results: Vec<CaseResult>,
+    /// What the last line of each group has counted.
+    told: HashMap<String, Totals>,
     out: Box<dyn Write + Send>,
     live: bool,
 }
@@ -53,6 +56,7 @@ impl Reporter {
             bar,
             inner: Mutex::new(Inner {
                 results: Vec::new(),
+                told: HashMap::new(),
                 out,
                 live,
             }),
@@ -80,11 +84,13 @@ impl Reporter {
         inner.results.push(result);
     }
 
-    /// Prints the one line for a group of which all cases have been handed in.
+    /// Prints the one line for a group of which all cases have been handed in. If
+    /// the group is run again, the next line counts what came since.
     pub fn group_ended(&self, group: &str, time: Duration) {
         let mut inner = self.lock();
-        let totals = Totals::of(inner.results.iter().filter(|result| result.group == group));
-        let text = group_line(group, totals, time);
+        let all = Totals::of(inner.results.iter().filter(|result| result.group == group));
+        let before = inner.told.insert(group.to_owned(), all).unwrap_or_default();
+        let text = group_line(group, all - before, time);
         self.print(&mut inner, &text);
     }
 

@@ -43,6 +43,19 @@ fn failures_are_printed_at_once_and_passes_by_group() {
 }
 
 #[test]
+fn a_group_that_runs_again_is_counted_anew() {
+    let shared = Shared::default();
+    let reporter = Reporter::with_output(Box::new(shared.clone()), false);
+    for _ in 0..2 {
+        reporter.case(CaseResult::new("g", "a", Outcome::Passed));
+        reporter.group_ended("g", Duration::ZERO);
+    }
+    let text = String::from_utf8(shared.0.lock().expect("not poisoned").clone()).expect("UTF-8");
+    assert_eq!(text, "ok      g: 1 passed (0.0 s)\n".repeat(2));
+    assert_eq!(reporter.totals().all(), 2);
+}
+
+#[test]
 fn long_explanations_lose_their_middle() {
     let text = explain(&failed(100), 10);
     assert_eq!(text.lines().count(), 12);
