@@ -2,12 +2,13 @@
 
 mod disk;
 mod ramdisk;
+mod strip;
 mod symbols;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 pub use disk::disk;
 
@@ -64,28 +65,13 @@ pub fn images(toolchain: &Toolchain, release: bool) -> anyhow::Result<Images> {
     let elf = read(&images.kernel)?;
     let symbols = symbols::table(&elf).context("cannot make the symbol table")?;
     put(&folder.join("symbols"), &symbols)?;
-    let stripped = strip(toolchain, &images.kernel, &folder)?;
+    let stripped = strip::strip(&elf).context("cannot strip the kernel")?;
     put(&images.stripped, &stripped)?;
     put(
         &images.ramdisk,
         &ramdisk::pack(&[("kernel", &stripped), ("symbols", &symbols)])?,
     )?;
     Ok(images)
-}
-
-/// The kernel without symbols and debug information.
-fn strip(toolchain: &Toolchain, kernel: &Path, folder: &Path) -> anyhow::Result<Vec<u8>> {
-    let output = tempfile::NamedTempFile::new_in(folder).context("cannot make a temporary file")?;
-    let mut command = toolchain.strip()?;
-    command.arg(kernel).arg(output.path());
-    let result = command.output().context("cannot start objcopy")?;
-    if !result.status.success() {
-        bail!(
-            "cannot strip the kernel: {}",
-            String::from_utf8_lossy(&result.stderr).trim()
-        );
-    }
-    read(output.path())
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -130,28 +130,6 @@ impl Toolchain {
         std::env::join_paths(folders).unwrap_or(given)
     }
 
-    /// `objcopy` or `strip`, whichever there is, as a command that lacks only input and
-    /// output.
-    pub fn strip(&self) -> anyhow::Result<Command> {
-        let beside = self.lld.with_file_name("rust-objcopy");
-        if beside.exists() {
-            let mut command = Command::new(beside);
-            command.arg("--strip-all");
-            return Ok(command);
-        }
-        for name in ["llvm-objcopy", "objcopy"] {
-            if let Ok(path) = which::which(name) {
-                let mut command = Command::new(path);
-                command.arg("--strip-all");
-                return Ok(command);
-            }
-        }
-        packages::install(&["binutils"], "objcopy")?;
-        let mut command = Command::new("objcopy");
-        command.arg("--strip-all");
-        Ok(command)
-    }
-
     /// What was found, for `doctor`.
     pub fn facts(&self) -> &Facts {
         &self.facts
