@@ -2,7 +2,7 @@
 //!
 //! Three threads stand behind a [`Guest`]: one reads its serial port, one QEMU's
 //! standard error, and the process itself was started by the thread of
-//! [`process`](crate::process). The owner calls [`Guest::next_event`] (lines) or
+//! [`process`]. The owner calls [`Guest::next_event`] (lines) or
 //! [`Guest::next_output`] (bytes as they come) until it gets an [`End`].
 
 mod lines;
