@@ -16,9 +16,12 @@ Examples:
   cargo xtask run --icount --cpus 1           exact: one instruction is one nanosecond
   cargo xtask run --firmware uefi             from a disk image, by way of OVMF
   cargo xtask run --cmdline loglevel=debug --timeout 60
+  cargo xtask run < lines                     type the lines of a file into the shell
   cargo xtask run --dry-run                   only print the QEMU command line
 
 In the shell, Ctrl-A x ends QEMU; Ctrl-C and line editing belong to the guest.
+Input from a file or pipe is typed once the shell is there; its last line should
+be poweroff.
 
 Status: 0 if all went well, that of the commands (1 to 31) if they failed, 1 for
 other failures (a panic, no output, QEMU itself), 2 for a wrong option.";

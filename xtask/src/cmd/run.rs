@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write, stdin, stdout};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -76,8 +77,13 @@ fn relay(guest: &mut Guest, interactive: bool, symbolizer: &Symbolizer) -> anyho
     if raw.is_some() {
         ui::say("Ctrl-A x ends QEMU");
     }
+    // A person sees when the shell is there. A file does not, and what comes before is lost
+    // on a serial port.
+    let mut prompt = None;
     if interactive {
-        feed(guest, raw.is_some())?;
+        let (seen, ready) = channel();
+        prompt = Some(Prompt::new(seen));
+        feed(guest, raw.is_some(), ready)?;
     }
     let mut out = Backtraces {
         symbolizer,
@@ -90,6 +96,9 @@ fn relay(guest: &mut Guest, interactive: bool, symbolizer: &Symbolizer) -> anyho
                 // It lives: from now on it may be silent for as long as it likes.
                 guest.set_silence(None);
                 out.write(&bytes)?;
+                if prompt.as_mut().is_some_and(|prompt| prompt.passes(&bytes)) {
+                    prompt = None;
+                }
             }
             Output::Ended(end) => {
                 out.finish()?;
@@ -100,12 +109,17 @@ fn relay(guest: &mut Guest, interactive: bool, symbolizer: &Symbolizer) -> anyho
 }
 
 /// Feeds standard input to the guest from a thread of its own, which ends with the process.
-fn feed(guest: &mut Guest, keys: bool) -> anyhow::Result<()> {
+/// Unless it comes from a terminal (`keys`), it is held back until the guest is `ready`.
+fn feed(guest: &mut Guest, keys: bool, ready: Receiver<()>) -> anyhow::Result<()> {
     const PREFIX: u8 = 1;
     let mut input = guest
         .take_input()
         .context("the guest's input was given away")?;
     thread::Builder::new().name("input".into()).spawn(move || {
+        // An error means that the guest has ended without a prompt.
+        if !keys && ready.recv().is_err() {
+            return;
+        }
         let mut escaped = false;
         for byte in stdin().lock().bytes() {
             let Ok(byte) = byte else { return };
@@ -129,6 +143,40 @@ fn feed(guest: &mut Guest, keys: bool) -> anyhow::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Looks for the shell's prompt in what the guest prints.
+struct Prompt {
+    seen: Sender<()>,
+    /// The end of what was printed, shorter than the prompt.
+    tail: Vec<u8>,
+}
+
+impl Prompt {
+    const TEXT: &[u8] = b"granary> ";
+
+    fn new(seen: Sender<()>) -> Self {
+        Self {
+            seen,
+            tail: Vec::new(),
+        }
+    }
+
+    /// Whether the prompt is complete with these bytes; then says so to who waits for it.
+    fn passes(&mut self, bytes: &[u8]) -> bool {
+        self.tail.extend_from_slice(bytes);
+        let found = self
+            .tail
+            .windows(Self::TEXT.len())
+            .any(|window| window == Self::TEXT);
+        self.tail
+            .drain(..self.tail.len().saturating_sub(Self::TEXT.len() - 1));
+        if found {
+            // Nobody waits when the input is a terminal.
+            let _ = self.seen.send(());
+        }
+        found
+    }
 }
 
 /// Standard output, with file and line added to backtraces. A line is held back only while
@@ -174,5 +222,26 @@ impl Backtraces<'_> {
         out.write_all(&self.held)?;
         out.flush()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prompt_is_found_however_it_is_cut() {
+        let text = b"[    0.1] cpu0 info: boot: ready\r\ngranary> ";
+        for cut in 1..text.len() {
+            let (seen, ready) = channel();
+            let mut prompt = Prompt::new(seen);
+            let found: Vec<bool> = text.chunks(cut).map(|piece| prompt.passes(piece)).collect();
+            assert_eq!(
+                found.iter().filter(|found| **found).count(),
+                1,
+                "cut every {cut}"
+            );
+            assert!(found.last() == Some(&true) && ready.try_recv().is_ok());
+        }
     }
 }
