@@ -5,7 +5,7 @@
 
 use core::{
     fmt::{self, Write},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use arrayvec::ArrayVec;
@@ -20,13 +20,15 @@ use crate::{
 
 /// Line of COM1 at the legacy interrupt controllers.
 const COM1_IRQ: u8 = 4;
-/// Bytes received and not yet read; more are dropped and counted.
+/// Bytes received and not yet read. Beyond them the port is not read: its own queue fills,
+/// and the sender waits.
 const RING: usize = 1024;
 
 static OUT: IrqLock<RawSerial> = IrqLock::new(RawSerial::new());
 static PORT: IrqLock<Option<Uart16550<PioBackend>>> = IrqLock::new(None);
 static RECEIVED: IrqLock<ArrayVec<u8, RING>> = IrqLock::new(ArrayVec::new_const());
-static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// The ring was full and the port may hold more, for which no interrupt will come.
+static STALLED: AtomicBool = AtomicBool::new(false);
 static BY_INTERRUPT: AtomicBool = AtomicBool::new(false);
 
 /// Prints to the console without a newline. One call comes out in one piece. Task and
@@ -90,11 +92,13 @@ pub fn receive() {
     let mut port = PORT.lock();
     let Some(port) = port.as_mut() else { return };
     let mut ring = RECEIVED.lock();
-    while let Ok(byte) = port.try_receive_byte() {
-        if ring.try_push(byte).is_err() {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
+    while !ring.is_full() {
+        match port.try_receive_byte() {
+            Ok(byte) => ring.push(byte),
+            Err(_) => return,
         }
     }
+    STALLED.store(true, Ordering::Relaxed);
 }
 
 /// The next byte that was typed, if there is one.
@@ -102,11 +106,12 @@ pub fn read_byte() -> Option<u8> {
     if !BY_INTERRUPT.load(Ordering::Relaxed) {
         receive();
     }
-    let lost = DROPPED.swap(0, Ordering::Relaxed);
-    if lost > 0 {
-        log::warn!("console: {lost} bytes came faster than they were read and are lost");
+    let byte = RECEIVED.lock().pop_at(0);
+    // Relaxed here and in `receive`: the ring's lock orders it.
+    if byte.is_some() && STALLED.swap(false, Ordering::Relaxed) {
+        receive();
     }
-    RECEIVED.lock().pop_at(0)
+    byte
 }
 
 /// Waits for a byte; the CPU sleeps meanwhile.

@@ -1,6 +1,6 @@
 //! How the machine ends. The values are a contract with `xtask`; see `docs/testing.md`.
 
-use kernel_early::exit::{available, debug_exit};
+use kernel_early::exit::{PANIC, available, debug_exit};
 
 use crate::{
     arch::{cpu, power},
@@ -11,8 +11,6 @@ use crate::{
 const SUCCESS: u8 = 0x10;
 /// A command or a test case failed.
 const FAILURE: u8 = 0x11;
-/// A panic.
-const PANIC: u8 = 0x12;
 /// Plus a status from 1 to 31: what `run=` ended with.
 const STATUS: u8 = 0x20;
 

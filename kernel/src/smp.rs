@@ -1,27 +1,18 @@
 //! Many CPUs: who is there, and calling a function on others.
 //!
-//! # Calls between CPUs
-//!
-//! A call puts one node a target on that target's list (a lock-free stack: push by
-//! compare-and-exchange, the target takes all at once), and raises the call vector there
-//! when the list was empty. The target runs the function in interrupt context and counts
-//! the call's `remaining` down; that is its last access to anything of the caller's, whose
-//! stack holds nodes and call. The caller waits until `remaining` is 0.
-//!
-//! | state of a node | who moves it on | how |
-//! |---|---|---|
-//! | private | caller | push onto the target's list (Release) |
-//! | listed | target | takes the whole list (Acquire), oldest first |
-//! | running | target | calls the function, then `remaining` minus one (Release) |
-//! | done | caller | sees `remaining` at 0 (Acquire), leaves |
+//! Calls go through [`platform::call_list`], which has the protocol; here are the interrupt
+//! that it needs and the waiting.
 //!
 //! A caller with interrupts off serves its own list while it waits, so two CPUs that call
 //! each other from interrupt context do not wait for ever. Nobody may call while holding a
 //! lock that a handler takes.
 
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use platform::{CpuId, CpuMask, MAX_CPUS};
+use platform::{
+    CpuId, CpuMask, MAX_CPUS,
+    call_list::{Call, CallList, Node},
+};
 
 use crate::{
     arch::{
@@ -53,8 +44,8 @@ percpu! {
 }
 
 static ONLINE: AtomicU64 = AtomicU64::new(1);
-static LISTS: [AtomicPtr<Node>; MAX_CPUS] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+static LISTS: [CallList; MAX_CPUS] =
+    [const { CallList::new(AtomicPtr::new(core::ptr::null_mut())) }; MAX_CPUS];
 
 /// Interrupts that a CPU took, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,17 +138,6 @@ pub fn start_others() {
     );
 }
 
-struct Call<'a> {
-    function: &'a (dyn Fn() + Sync),
-    remaining: AtomicUsize,
-}
-
-struct Node {
-    /// The call, which outlives the node's time on a list (the caller waits).
-    call: *const Call<'static>,
-    next: AtomicPtr<Node>,
-}
-
 /// Runs `f` on `cpu`, in interrupt context, and returns when it has run. On the own CPU it
 /// is a plain call with interrupts off. Task and interrupt context.
 ///
@@ -192,23 +172,22 @@ fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {
     let irqs_off = irq::disable();
     let own = this_cpu();
     let others = targets.without(own);
-    let call = Call {
-        function: f,
-        remaining: AtomicUsize::new(others.count()),
-    };
-    let nodes: [Node; MAX_CPUS] = core::array::from_fn(|_| Node {
-        call: core::ptr::from_ref(&call).cast(),
-        next: AtomicPtr::new(core::ptr::null_mut()),
-    });
+    let call = Call::new(f, others.count());
+    let nodes: [Node; MAX_CPUS] = core::array::from_fn(|_| Node::new(&call));
     for cpu in others {
-        push(cpu, &nodes[cpu.index()], vector);
+        // SAFETY: call and nodes stay on this stack until the call is done, below. A panic
+        // in `f` on this CPU does not unwind.
+        let was_empty = unsafe { LISTS[cpu.index()].push(&nodes[cpu.index()]) };
+        // A list that was not empty has its interrupt under way.
+        if was_empty {
+            apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector);
+        }
     }
     if targets.contains(own) {
         f();
     }
     drop(irqs_off);
-    // Acquire pairs with the Release in `serve`: what the functions did is seen here.
-    while call.remaining.load(Ordering::Acquire) != 0 {
+    while !call.is_done() {
         if !irq::enabled() {
             serve();
         }
@@ -216,48 +195,7 @@ fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {
     }
 }
 
-fn push(cpu: CpuId, node: &Node, vector: u8) {
-    let list = &LISTS[cpu.index()];
-    let new = core::ptr::from_ref(node).cast_mut();
-    let mut head = list.load(Ordering::Relaxed);
-    loop {
-        node.next.store(head, Ordering::Relaxed);
-        // Release: who takes the list sees the node filled in.
-        match list.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => break,
-            Err(now) => head = now,
-        }
-    }
-    // A list that was not empty has its interrupt under way.
-    if head.is_null() {
-        apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector);
-    }
-}
-
 /// Runs what other CPUs asked of this one. Interrupts off.
 pub fn serve() {
-    let list = &LISTS[this_cpu().index()];
-    // Acquire pairs with the Release in `push`.
-    let mut newest = list.swap(core::ptr::null_mut(), Ordering::Acquire);
-    // Oldest first: reverse the chain.
-    let mut oldest: *mut Node = core::ptr::null_mut();
-    while !newest.is_null() {
-        // SAFETY: nodes on the taken chain stay valid until `remaining` of their call is
-        // counted down, which happens below, once for each.
-        let node = unsafe { &*newest };
-        let next = node.next.swap(oldest, Ordering::Relaxed);
-        oldest = newest;
-        newest = next;
-    }
-    while !oldest.is_null() {
-        // SAFETY: as above.
-        let (call, next) = unsafe {
-            let node = &*oldest;
-            (&*node.call, node.next.load(Ordering::Relaxed))
-        };
-        (call.function)();
-        // The last access to the caller's stack.
-        call.remaining.fetch_sub(1, Ordering::Release);
-        oldest = next;
-    }
+    LISTS[this_cpu().index()].serve();
 }

@@ -5,13 +5,16 @@
 //! The trait through which `mm` and `rcu` call the machine joins them when its
 //! first user does.
 //!
-//! Everything here is plain data: no locks, no allocation, no `unsafe`. CPUs
-//! and nodes are numbered densely from 0; CPU 0 is the one that booted.
+//! And one protocol between CPUs: function calls ([`call_list`]). No locks, no
+//! allocation. CPUs and nodes are numbered densely from 0; CPU 0 is the one that
+//! booted.
 
 #![no_std]
 
+pub mod call_list;
 mod ids;
 mod mask;
+mod sync;
 mod topology;
 
 pub use ids::{CpuId, MAX_CPUS, MAX_NODES, NodeId};

@@ -19,6 +19,7 @@ use x86_64::{
 };
 
 use crate::{
+    exit,
     frames::Frames,
     handover::{Handover, Refusal, Taken},
     layout::{
@@ -129,6 +130,9 @@ fn start(info: &'static mut BootInfo) -> ! {
 fn refuse(refusal: Refusal) -> ! {
     let mut out = RawSerial::new();
     let _ = writeln!(out, "granary: cannot start: {}", refusal.text());
+    // No command line has said yet where the device is; its usual port is unused elsewhere.
+    exit::set_port(exit::USUAL_PORT);
+    exit::debug_exit(exit::PANIC);
     loop {
         x86_64::instructions::interrupts::disable();
         x86_64::instructions::hlt();

@@ -4,6 +4,11 @@ use core::sync::atomic::{AtomicU16, Ordering};
 
 use x86_64::instructions::port::PortWriteOnly;
 
+/// Where QEMU is told to put the device.
+pub const USUAL_PORT: u16 = 0xf4;
+/// What a kernel writes that has panicked, or that cannot start.
+pub const PANIC: u8 = 0x12;
+
 /// Port of the device, 0 when there is none.
 static PORT: AtomicU16 = AtomicU16::new(0);
 

@@ -1,4 +1,4 @@
-//! The kernel's virtual address space. One table, also in `docs/boot.md`:
+//! The kernel's virtual address space. One table, also in `docs/architecture.md`:
 //!
 //! | from | what |
 //! |---|---|

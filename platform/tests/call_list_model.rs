@@ -1,0 +1,123 @@
+//! The call list under a model checker: every interleaving of a few threads, with the
+//! memory orders that its source names. The source is included with the checker's atomics.
+
+mod sync {
+    pub use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+}
+
+#[path = "../src/call_list.rs"]
+mod call_list;
+
+use core::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize as Plain, Ordering::SeqCst};
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicPtr;
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+use call_list::{Call, CallList, Node};
+
+/// A CPU: its list, and an interrupt, which stays pending until it is taken.
+struct Cpu {
+    list: CallList,
+    interrupt: Notify,
+}
+
+impl Cpu {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            list: CallList::new(AtomicPtr::new(null_mut())),
+            interrupt: Notify::new(),
+        })
+    }
+
+    /// Calls `function` here from another CPU, and waits.
+    fn call(&self, function: &(dyn Fn() + Sync)) {
+        let call = Call::new(function, 1);
+        let node = Node::new(&call);
+        // SAFETY: both stay on this stack until the call is done.
+        if unsafe { self.list.push(&node) } {
+            self.interrupt.notify();
+        }
+        while !call.is_done() {
+            thread::yield_now();
+        }
+    }
+
+    /// Takes interrupts until `ran` functions have run; serves only when interrupted, so
+    /// that a lost interrupt is a deadlock, which the checker reports.
+    fn take_interrupts(&self, ran: &Plain, until: usize) {
+        while ran.load(SeqCst) < until {
+            self.interrupt.wait();
+            self.list.serve();
+        }
+    }
+}
+
+/// Data that only the call's orders protect: the checker reports a race on it.
+struct Guarded(UnsafeCell<u32>);
+// SAFETY: that accesses are ordered is what the test proves.
+unsafe impl Sync for Guarded {}
+// SAFETY: as above.
+unsafe impl Send for Guarded {}
+
+#[test]
+fn a_call_runs_once_and_its_effect_is_seen() {
+    loom::model(|| {
+        let cpu = Cpu::new();
+        let ran = std::sync::Arc::new(Plain::new(0));
+        let (there, count) = (Arc::clone(&cpu), std::sync::Arc::clone(&ran));
+        let caller = thread::spawn(move || {
+            let data = Guarded(UnsafeCell::new(1));
+            let data = &data;
+            there.call(&|| {
+                data.0.with_mut(|value| {
+                    // SAFETY: the caller waits, so this is the only access.
+                    unsafe { *value += 1 };
+                });
+                count.fetch_add(1, SeqCst);
+            });
+            // SAFETY: the call is over, so this is the only access.
+            data.0.with(|value| assert_eq!(unsafe { *value }, 2));
+        });
+        cpu.take_interrupts(&ran, 1);
+        caller.join().unwrap();
+        assert_eq!(ran.load(SeqCst), 1);
+    });
+}
+
+/// Two CPUs call a third at once. They do not wait here (two that spin make endlessly many
+/// interleavings of no interest), so calls and nodes are leaked.
+#[test]
+fn two_callers_lose_nothing() {
+    let mut model = loom::model::Builder::new();
+    // More than the races of two pushes and a take need; all of them take five times as long.
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let cpu = Cpu::new();
+        let ran: &'static Plain = Box::leak(Box::new(Plain::new(0)));
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let there = Arc::clone(&cpu);
+                thread::spawn(move || {
+                    let function = Box::leak(Box::new(|| {
+                        ran.fetch_add(1, SeqCst);
+                    }));
+                    let call: &'static Call<'_> = Box::leak(Box::new(Call::new(function, 1)));
+                    let node: &'static Node = Box::leak(Box::new(Node::new(call)));
+                    // SAFETY: both are there for ever.
+                    if unsafe { there.list.push(node) } {
+                        there.interrupt.notify();
+                    }
+                    call
+                })
+            })
+            .collect();
+        cpu.take_interrupts(ran, 2);
+        for caller in callers {
+            assert!(caller.join().unwrap().is_done());
+        }
+        assert_eq!(ran.load(SeqCst), 2);
+    });
+}
