@@ -4,16 +4,17 @@
 //! fetch them. *Distribution*: Debian's compiler comes with the source of the libraries, and
 //! they are built along with the kernel. Both use the linker that rustup's compiler brings.
 
+mod fetch;
 mod road;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 pub use road::{DISTRIBUTION_CLIPPY, DISTRIBUTION_PACKAGES, Facts, Road};
 
-use crate::{packages, ui, workspace};
+use crate::{packages, workspace};
 
 /// The target of everything that runs in the guest.
 pub const TARGET: &str = "x86_64-unknown-none";
@@ -59,7 +60,7 @@ impl Toolchain {
     pub fn require() -> anyhow::Result<Self> {
         let mut facts = Facts::gather();
         if facts.road().is_none() && facts.may_fetch {
-            fetch_target(&facts);
+            fetch::rustup(&facts, &["target", "add", TARGET]);
             facts = Facts::gather();
         }
         if facts.road().is_none() {
@@ -82,6 +83,41 @@ impl Toolchain {
             }
         };
         Ok(Self { road, lld, facts })
+    }
+
+    /// A toolchain with the source of its libraries: this one, or the other road's.
+    ///
+    /// # Errors
+    ///
+    /// The commands that get it.
+    pub fn with_source(&self) -> anyhow::Result<Self> {
+        let with = |road| Self {
+            road,
+            ..self.clone()
+        };
+        if self.road == Road::Rustup && self.facts.rustup_has_source() {
+            return Ok(self.clone());
+        }
+        if self.facts.has_distribution() {
+            return Ok(with(Road::Distribution));
+        }
+        if self.facts.may_fetch {
+            fetch::rustup(&self.facts, &["component", "add", "rust-src"]);
+        }
+        if self.facts.rustup_has_source() {
+            return Ok(with(Road::Rustup));
+        }
+        packages::install(DISTRIBUTION_PACKAGES, "the source of Rust's library").context(
+            "rustup's toolchain lacks it too (with access to its server: rustup component add rust-src)",
+        )?;
+        let facts = Facts::gather();
+        if !facts.has_distribution() {
+            bail!(
+                "there is no source of Rust's library: {}",
+                facts.shortcomings()
+            );
+        }
+        Ok(with(Road::Distribution))
     }
 
     /// A cargo command for the bare-metal target: `sub` is `build`, `clippy` or `doc`.
@@ -128,24 +164,5 @@ impl Toolchain {
             .chain(std::env::split_paths(&given))
             .chain(self.lld.parent().map(Path::to_owned));
         std::env::join_paths(folders).unwrap_or(given)
-    }
-
-    /// What was found, for `doctor`.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-}
-
-/// Asks rustup for the target's libraries. A failure is no error: there is another road.
-fn fetch_target(facts: &Facts) {
-    let mut command = Command::new("rustup");
-    command
-        .args(["target", "add", TARGET])
-        .current_dir(workspace::root());
-    if let Some(name) = &facts.rustup_toolchain {
-        command.args(["--toolchain", name]);
-    }
-    if ui::step(&format!("fetching {TARGET} by rustup"), command).is_err() {
-        ui::say("rustup could not fetch it; trying the distribution's compiler");
     }
 }

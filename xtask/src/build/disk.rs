@@ -16,6 +16,7 @@ use crate::{ui, workspace};
 /// What the image builder complains of.
 pub fn disk(toolchain: &Toolchain, images: &Images, cmdline: &str) -> anyhow::Result<PathBuf> {
     let target = workspace::target().join("uefi");
+    let toolchain = toolchain.with_source()?;
     let mut build = toolchain.cargo();
     // Not by CARGO_TARGET_DIR: the cargo inside bootloader's build script would inherit it
     // and wait for ever on the lock that this one holds.

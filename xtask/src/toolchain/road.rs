@@ -69,11 +69,9 @@ impl Facts {
             distribution_is_new: distribution
                 .as_ref()
                 .is_some_and(|(text, _)| version(text).is_some_and(|found| found >= OLDEST)),
-            has_source: distribution.as_ref().is_some_and(|(_, folder)| {
-                libraries(folder)
-                    .join("src/rust/library/core/Cargo.toml")
-                    .exists()
-            }),
+            has_source: distribution
+                .as_ref()
+                .is_some_and(|(_, folder)| has_source(folder)),
             rustup,
             distribution,
             lld,
@@ -84,11 +82,23 @@ impl Facts {
     pub fn road(&self) -> Option<Road> {
         if self.has_target {
             Some(Road::Rustup)
-        } else if self.distribution.is_some() && self.distribution_is_new && self.has_source {
+        } else if self.has_distribution() {
             Some(Road::Distribution)
         } else {
             None
         }
+    }
+
+    /// The distribution's compiler can build all that is wanted.
+    pub fn has_distribution(&self) -> bool {
+        self.distribution.is_some() && self.distribution_is_new && self.has_source
+    }
+
+    /// Rustup's toolchain has the source of its libraries. Looks now: it may just have come.
+    pub fn rustup_has_source(&self) -> bool {
+        self.rustup
+            .as_ref()
+            .is_some_and(|(_, folder)| has_source(folder))
     }
 
     /// Why there is no road, in words.
@@ -102,6 +112,13 @@ impl Facts {
         };
         format!("rustup's toolchain has no {TARGET}, and {distribution}")
     }
+}
+
+/// The toolchain in this folder has the source of its libraries.
+fn has_source(folder: &Path) -> bool {
+    folder
+        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+        .exists()
 }
 
 /// The version line and folder of a compiler.
