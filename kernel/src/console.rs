@@ -132,8 +132,8 @@ pub fn wait_byte() -> u8 {
     }
 }
 
-/// Takes the console's lock and calls `f`, for the test of a panic that finds it taken.
-pub fn with_lock_held(f: impl FnOnce()) {
+/// Takes the console's lock and calls `f`, for tests of what happens while it is taken.
+pub fn with_lock_held<R>(f: impl FnOnce() -> R) -> R {
     let _held = OUT.lock();
-    f();
+    f()
 }

@@ -89,7 +89,8 @@ fn end(cause: fmt::Arguments<'_>, frame: &TrapFrame) -> ! {
         rbp: frame.rbp,
     };
     irq::disable_forever();
-    let own = smp::this_cpu();
+    // A number that makes no sense must not end the report before it began.
+    let own = smp::try_this_cpu().unwrap_or(CpuId::BOOT);
     let mut out = RawSerial::new();
     match OWNER.compare_exchange(NOBODY, own.number(), Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {}

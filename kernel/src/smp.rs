@@ -66,7 +66,13 @@ pub struct IpiCounts {
 /// interrupts are off.
 #[inline]
 pub fn this_cpu() -> CpuId {
-    CpuId::new(CPU_NUMBER.get() as u32).expect("CPU_NUMBER holds a CPU's number")
+    try_this_cpu().expect("CPU_NUMBER holds a CPU's number")
+}
+
+/// [`this_cpu`] for a panic, which cannot rely on what the CPU's own data say.
+#[inline]
+pub fn try_this_cpu() -> Option<CpuId> {
+    CpuId::new(u32::try_from(CPU_NUMBER.get()).ok()?)
 }
 
 /// CPUs that run.

@@ -4,7 +4,12 @@
 //! other. A machine with one CPU in that state is for `xtask` to notice, from outside.
 
 use alloc::string::String;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use kernel_early::serial::RawSerial;
 
 use crate::{arch::apic, smp, sync::IrqLock, time};
 
@@ -43,7 +48,8 @@ pub fn check() {
     // One CPU reports; the other's timer finds the watch off.
     if DEADLINE.swap(0, Ordering::AcqRel) != 0 {
         let what = WHAT.try_lock().map(|what| what.clone()).unwrap_or_default();
-        println!("# watchdog: {what}");
+        // Not by the console: whoever hangs may hold its lock.
+        let _ = writeln!(RawSerial::new(), "\n# watchdog: {what}");
         panic!("watchdog: {what} took too long");
     }
 }

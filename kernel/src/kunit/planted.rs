@@ -6,6 +6,7 @@
 
 use super::{Body, Case, Ctx, Hook, Outcome, Suite, kfail};
 use crate::arch::irq;
+use crate::console;
 
 /// A fault that can be planted.
 #[derive(Clone, Copy)]
@@ -27,6 +28,7 @@ pub fn named(name: &str) -> Option<Planted> {
     Some(match name {
         "hang" => Planted::Case(&HANG),
         "hang_irqs_on" => Planted::Case(&HANG_IRQS_ON),
+        "hang_locked" => Planted::Case(&HANG_LOCKED),
         "panic" => Planted::Case(&PANIC),
         "fail" => Planted::Case(&FAIL),
         "truncate" => Planted::Truncate(&TRUNCATE),
@@ -39,6 +41,11 @@ static HANG: Suite = suite(&[case("first", pass), case("hang", hang), case("last
 static HANG_IRQS_ON: Suite = suite(&[
     case("first", pass),
     case("hang_irqs_on", hang_irqs_on),
+    case("last", pass),
+]);
+static HANG_LOCKED: Suite = suite(&[
+    case("first", pass),
+    case("hang_locked", hang_locked),
     case("last", pass),
 ]);
 static PANIC: Suite = suite(&[
@@ -89,4 +96,13 @@ fn hang_irqs_on(_: &mut Ctx) -> Outcome {
     loop {
         core::hint::spin_loop();
     }
+}
+
+/// Nobody can print any more, but for a panic.
+fn hang_locked(_: &mut Ctx) -> Outcome {
+    console::with_lock_held(|| {
+        loop {
+            core::hint::spin_loop();
+        }
+    })
 }

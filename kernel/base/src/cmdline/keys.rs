@@ -101,8 +101,8 @@ pub const KEYS: &[Key] = &[
         "kunit.planted",
         ValueType::Name,
         "none",
-        "switch a planted fault of the test build on: hang, hang_irqs_on, panic, fail, truncate, \
-         noplan or silent",
+        "switch a planted fault of the test build on: hang, hang_irqs_on, hang_locked, \
+         panic, fail, truncate, noplan or silent",
     ),
     key(
         "kunit.repeat",

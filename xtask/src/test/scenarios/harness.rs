@@ -54,6 +54,20 @@ pub fn table() -> Vec<Scenario> {
             ],
         ),
         planted(
+            "hang-with-the-console-locked",
+            small(),
+            "hang_locked",
+            &[
+                FIRST,
+                expect(
+                    "planted.hang_locked",
+                    "TIMED OUT",
+                    "planted::hang_locked+0x",
+                ),
+                LAST,
+            ],
+        ),
+        planted(
             "panic",
             small(),
             "panic",
