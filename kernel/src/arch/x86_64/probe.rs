@@ -29,8 +29,7 @@ unsafe extern "C" {
     static probe_fixup: u8;
 }
 
-/// What a probe returns in registers: rax = 1 after a fault, and then rdx = vector and
-/// error code, and the address in the output slot.
+/// What a probe returns in rax and rdx. After a fault its output slot says which.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Outcome {
@@ -72,8 +71,11 @@ fn table() -> &'static [Entry] {
 }
 
 fn called_by_probe(frame: &TrapFrame) -> bool {
-    // Page fault by instruction fetch, or anything else at the very first instruction:
-    // then the top of the stack is the probe's return address.
+    // Only at the callee's very first instruction, whose address is still in rdi: beyond it
+    // the callee may have put anything into r8.
+    if frame.rip != frame.rdi {
+        return false;
+    }
     let on_stack = super::stacks::slot_of(frame.rsp)
         .is_some_and(|slot| !slot.is_guard(frame.rsp) && frame.rsp + 8 <= slot.stack.top);
     if !on_stack || !frame.rsp.is_multiple_of(8) || super::paging::peek(frame.rsp).is_none() {
@@ -84,9 +86,10 @@ fn called_by_probe(frame: &TrapFrame) -> bool {
     top == &raw const probe_call_return as u64
 }
 
-/// `probe_*` below: first argument in rdi, value in rsi, output slot in rdx, kept in r8.
+/// A probe: address in rdi, value in rsi, output slot in rdx, kept in r8. The exception that
+/// is expected reports the address of `$access`.
 macro_rules! probe_function {
-    ($(#[$meta:meta])* $name:ident, $access:literal) => {
+    ($(#[$meta:meta])* $name:ident, $before:literal, $access:literal) => {
         $(#[$meta])*
         #[unsafe(naked)]
         unsafe extern "C" fn $name(address: u64, value: u64, fault: *mut Fault) -> Outcome {
@@ -96,6 +99,7 @@ macro_rules! probe_function {
                 "mov r8, rdx",
                 "xor eax, eax",
                 "xor edx, edx",
+                $before,
                 concat!("2: ", $access),
                 "pop rbp",
                 "ret",
@@ -113,11 +117,16 @@ macro_rules! probe_function {
 
 probe_function!(
     /// Reads eight bytes at rdi.
-    probe_read, "mov rdx, [rdi]"
+    probe_read, "", "mov rdx, [rdi]"
 );
 probe_function!(
     /// Writes the low byte of rsi to rdi.
-    probe_write, "mov [rdi], sil"
+    probe_write, "", "mov [rdi], sil"
+);
+
+probe_function!(
+    /// A breakpoint, whose exception reports the address behind it.
+    probe_breakpoint, "int3", "nop"
 );
 
 /// Calls rdi. A fault in the callee's first instruction comes back here.
@@ -141,27 +150,6 @@ unsafe extern "C" fn probe_call(address: u64, value: u64, fault: *mut Fault) -> 
         "mov eax, 1",
         "pop rbp",
         "ret",
-    )
-}
-
-/// `int3`, whose exception reports the address behind it.
-#[unsafe(naked)]
-unsafe extern "C" fn probe_breakpoint(_: u64, _: u64, fault: *mut Fault) -> Outcome {
-    naked_asm!(
-        "push rbp",
-        "mov rbp, rsp",
-        "mov r8, rdx",
-        "int3",
-        "2: xor eax, eax",
-        "pop rbp",
-        "ret",
-        "3: mov eax, 1",
-        "pop rbp",
-        "ret",
-        ".pushsection .ex_table, \"a\", @progbits",
-        ".balign 8",
-        ".quad 2b, 3b",
-        ".popsection",
     )
 }
 
