@@ -135,6 +135,7 @@ fn start_one(cpu: CpuId, page: &Trampoline) -> Result<(), &'static str> {
     let interrupt_stacks = cpu_local::make_ist_stacks(cpu).map_err(|_| NO_MEMORY)?;
     CpuTables::make(cpu, interrupt_stacks);
     page.set(PARAM_STACK, stack.top);
+    // Release pairs with the Acquire in `ap_entry`: the CPU sees all that was made for it.
     STARTING.store(cpu.number(), Ordering::Release);
     let start = time::now_ns();
     apic::send_start_up(apic_id(cpu), page.number());
@@ -147,6 +148,8 @@ fn start_one(cpu: CpuId, page: &Trampoline) -> Result<(), &'static str> {
             retried = true;
         }
         if waited > ONLINE_NS {
+            // Back to waiting: it must not wake up later with the next one's parameters.
+            apic::send_init(apic_id(cpu));
             return Err("did not answer");
         }
         core::hint::spin_loop();
@@ -198,6 +201,7 @@ impl Trampoline {
 
 /// A started CPU's first Rust code: on its own stack, in the start-up address space.
 extern "C" fn ap_entry() -> ! {
+    // Acquire pairs with the Release in `start_one`.
     let number = STARTING.load(Ordering::Acquire);
     let cpu = CpuId::new(number).expect("the boot CPU starts CPUs that exist");
     paging::activate();
