@@ -29,6 +29,7 @@ static PORT: IrqLock<Option<Uart16550<PioBackend>>> = IrqLock::new(None);
 static RECEIVED: IrqLock<ArrayVec<u8, RING>> = IrqLock::new(ArrayVec::new_const());
 /// The ring was full and the port may hold more, for which no interrupt will come.
 static STALLED: AtomicBool = AtomicBool::new(false);
+/// Input comes by interrupt. Relaxed: a late reader only polls once more.
 static BY_INTERRUPT: AtomicBool = AtomicBool::new(false);
 
 /// Prints to the console without a newline. One call comes out in one piece. Task and

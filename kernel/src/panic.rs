@@ -36,6 +36,7 @@ static OWNER: AtomicU32 = AtomicU32::new(NOBODY);
 /// Where each CPU was when it was stopped; rip 0: it was not.
 static STOPPED_RIP: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static STOPPED_RBP: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// Relaxed: set and read by the CPU that panics.
 static NESTED_ON_PURPOSE: AtomicBool = AtomicBool::new(false);
 
 /// A panic's cause that is an exception: its name, and what was interrupted.
@@ -92,6 +93,7 @@ fn end(cause: fmt::Arguments<'_>, frame: &TrapFrame) -> ! {
     // A number that makes no sense must not end the report before it began.
     let own = smp::try_this_cpu().unwrap_or(CpuId::BOOT);
     let mut out = RawSerial::new();
+    // AcqRel and Acquire, here and in `in_progress`: who sees the owner sees what it did before.
     match OWNER.compare_exchange(NOBODY, own.number(), Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {}
         Err(owner) if owner == own.number() => {

@@ -10,6 +10,9 @@ use crate::{
 /// Fraction bits of [`NS_PER_COUNT`].
 const SHIFT: u32 = 32;
 
+// Relaxed wherever these are used: plain numbers that the boot CPU sets before any other
+// CPU runs; each is whole by itself.
+
 /// TSC at the kernel's entry.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds a TSC count, fixed point; 0 until the rate is known, when time stands still.

@@ -35,6 +35,9 @@ const SOFTWARE_ENABLE: u32 = 1 << 8;
 /// Divide by one.
 const DIVIDE_1: u32 = 0b1011;
 
+// Relaxed wherever these are used: plain numbers that the boot CPU sets before any other
+// CPU runs, and the start of a CPU orders them before it.
+
 /// Virtual address of the registers in xAPIC mode.
 static BASE: AtomicU64 = AtomicU64::new(0);
 static X2: AtomicBool = AtomicBool::new(false);
@@ -46,7 +49,6 @@ static TIMER_PER_MS: AtomicU32 = AtomicU32::new(0);
 pub struct NoApic;
 
 fn x2() -> bool {
-    // Relaxed: set once by the boot CPU before other CPUs run.
     X2.load(Ordering::Relaxed)
 }
 
