@@ -1,22 +1,36 @@
-//! What the portable crates `mm` and `rcu` need to know of a machine.
+//! What the portable crates `mm` and `rcu` need of a machine.
 //!
-//! Today: who the CPUs and memory nodes are ([`CpuId`], [`NodeId`]), sets of
-//! them ([`CpuMask`], [`NodeMask`]), and how far apart they lie ([`Topology`]).
-//! The trait through which `mm` and `rcu` call the machine joins them when its
-//! first user does.
+//! The seam is one trait, [`Platform`]. Around it: who the CPUs and memory nodes are
+//! ([`CpuId`], [`NodeId`]), sets of them ([`CpuMask`], [`NodeMask`]), how far apart they lie
+//! ([`Topology`]); guards as evidence ([`Preempt`], [`IrqsOff`]); locks ([`lock`]); and the
+//! protocols between CPUs and threads that every machine shares: function calls
+//! ([`call_list`]), sleeping and waking ([`park`]), work deferred from NMI ([`deferred`]).
 //!
-//! And one protocol between CPUs: function calls ([`call_list`]). No locks, no
-//! allocation. CPUs and nodes are numbered densely from 0; CPU 0 is the one that
-//! booted.
+//! CPUs and nodes are numbered densely from 0; CPU 0 is the one that booted.
+//!
+//! This source is compiled twice: as `granary-platform`, and as `granary-platform-model`
+//! (`platform/model`), where [`sync`] has the words of the model checker.
 
 #![no_std]
 
+#[cfg(any(model, feature = "hosted", test))]
+extern crate std;
+
 pub mod call_list;
+pub mod deferred;
+mod guard;
 mod ids;
+pub mod lock;
 mod mask;
-mod sync;
+pub mod park;
+mod seam;
+pub mod sync;
 mod topology;
 
+pub use guard::{IrqsOff, Preempt};
 pub use ids::{CpuId, MAX_CPUS, MAX_NODES, NodeId};
 pub use mask::{CpuIter, CpuMask, NodeIter, NodeMask};
+pub use seam::{
+    Acquisition, Context, LockKind, Mark, PerCpuAddr, Platform, Priority, Spawn, SpawnError,
+};
 pub use topology::{LOCAL_DISTANCE, MAX_DISTANCE, REMOTE_DISTANCE, Topology, TopologyError};

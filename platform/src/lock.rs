@@ -1,0 +1,5 @@
+//! Locks, generic over the [`Platform`](crate::Platform).
+
+mod class;
+
+pub use class::{Class, LockClass};
