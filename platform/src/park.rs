@@ -113,7 +113,6 @@ impl ParkWord {
     }
 }
 
-#[cfg(not(model))]
 impl Default for ParkWord {
     fn default() -> Self {
         Self::new()

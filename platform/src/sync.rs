@@ -135,6 +135,14 @@ mod words {
             self.0.into_inner()
         }
 
+        /// The contents' address, for what the protocol does not guard.
+        pub fn get_mut(&mut self) -> &mut T {
+            let access = self.0.get_mut();
+            // SAFETY: the cell is borrowed exclusively; the model checks that the accesses
+            // of other threads came before.
+            unsafe { &mut *core::ptr::from_mut(access.deref()) }
+        }
+
         /// Begins a shared access; it lasts until the result is dropped.
         pub fn shared(&self) -> Shared<T> {
             Shared(self.0.get())
