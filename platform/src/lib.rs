@@ -2,7 +2,8 @@
 //!
 //! The seam is one trait, [`Platform`]. Around it: who the CPUs and memory nodes are
 //! ([`CpuId`], [`NodeId`]), sets of them ([`CpuMask`], [`NodeMask`]), how far apart they lie
-//! ([`Topology`]); guards as evidence ([`Preempt`], [`IrqsOff`]); locks ([`lock`]); and the
+//! ([`Topology`]); guards as evidence ([`Preempt`], [`IrqsOff`]); per-CPU data
+//! ([`percpu`]); locks ([`lock`]); and the
 //! protocols between CPUs and threads that every machine shares: function calls
 //! ([`call_list`]), sleeping and waking ([`park`]), work deferred from NMI ([`deferred`]).
 //!
@@ -23,6 +24,7 @@ mod ids;
 pub mod lock;
 mod mask;
 pub mod park;
+pub mod percpu;
 mod seam;
 pub mod sync;
 mod topology;
