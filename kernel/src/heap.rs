@@ -1,6 +1,7 @@
 //! The boot heap: `linked_list_allocator` over a fixed piece of memory, until the slab
 //! allocator takes over. What it holds is known and shown.
 
+use alloc::{boxed::Box, sync::Arc};
 use core::{
     alloc::{GlobalAlloc, Layout},
     ptr::NonNull,
@@ -57,4 +58,43 @@ pub fn init() {
 pub fn usage() -> (usize, usize) {
     let heap = HEAP.0.lock();
     (heap.used(), heap.free())
+}
+
+/// A box, or nothing if there is no memory. (`Box::try_new` is not stable yet.)
+pub fn try_box<T>(value: T) -> Option<Box<T>> {
+    let layout = Layout::new::<T>();
+    if layout.size() == 0 {
+        return Some(Box::new(value));
+    }
+    // SAFETY: the size is not zero.
+    let memory = unsafe { alloc::alloc::alloc(layout) }.cast::<T>();
+    if memory.is_null() {
+        return None;
+    }
+    // SAFETY: fresh memory of T's layout from the global allocator, which is how a box's is
+    // given back.
+    unsafe {
+        memory.write(value);
+        Some(Box::from_raw(memory))
+    }
+}
+
+/// An `Arc`, or nothing if there is no memory.
+///
+/// `Arc` has no stable way to fail: memory for it is tried first, and what is freed by the
+/// trial serves the real allocation unless another CPU is quicker; then the kernel panics as
+/// for any allocation that may not fail.
+pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
+    // What an Arc holds: two counts and the value.
+    let counts = Layout::new::<[usize; 2]>();
+    let (layout, _) = counts.extend(Layout::new::<T>()).ok()?;
+    // SAFETY: the size is not zero (the counts).
+    unsafe {
+        let trial = alloc::alloc::alloc(layout.pad_to_align());
+        if trial.is_null() {
+            return None;
+        }
+        alloc::alloc::dealloc(trial, layout.pad_to_align());
+    }
+    Some(Arc::new(value))
 }

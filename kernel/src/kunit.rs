@@ -44,6 +44,15 @@ pub use values::{CpuPairs, OnlineCpus, Params};
 
 use crate::report::Kind;
 
+/// How many rounds a case shall make whose stated number is `full`, and which is content
+/// with `quick` in daily work (`kunit.percent=`).
+pub fn rounds(full: u64, quick: u64) -> u64 {
+    match crate::boot::command_line().kunit_percent {
+        None => quick,
+        Some(percent) => (full.saturating_mul(percent) / 100).max(quick),
+    }
+}
+
 /// How a case or a hook ends: `Ok(())` is a pass.
 pub type Outcome = Result<(), Stop>;
 

@@ -16,15 +16,21 @@ mod exit;
 mod heap;
 mod klog;
 mod kunit;
+mod machine;
 mod memory;
 mod panic;
+mod percpu_area;
 mod report;
+mod sched;
 mod shell;
 mod smp;
+mod softirq;
+mod sweep;
 mod symbols;
 mod sync;
 mod tests;
 mod time;
+mod timer;
 mod watchdog;
 
 pub use arch::panic_tests;
@@ -52,9 +58,11 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
         panic!("the local APIC's registers cannot be mapped");
     });
     time::init();
+    sched::init();
     arch::irq::enable();
     console::enable_receive_interrupt();
     smp::start_others();
+    softirq::start_threads();
     boot::ready();
     kernel_main()
 }

@@ -14,6 +14,10 @@ pub enum Kind {
     Apic,
     /// An interrupt came that nobody asked for.
     StrayInterrupt,
+    /// Code that may not sleep is about to.
+    SleepInAtomic,
+    /// A lock is used against its rules.
+    Lock,
 }
 
 /// Reports that are taken down between two looks.

@@ -24,7 +24,7 @@ use crate::{
     },
     boot,
     memory::{self, Purpose},
-    percpu,
+    percpu, percpu_area,
 };
 use kernel_early::layout::{PAGE_SIZE, phys_to_virt};
 
@@ -37,6 +37,8 @@ percpu! {
     pub static RESCHEDULES: u64 = 0;
     /// TLB shootdown interrupts taken.
     pub static SHOOTDOWNS: u64 = 0;
+    /// Interrupts for deferred work taken.
+    pub static DEFERRED: u64 = 0;
     /// NMIs taken.
     pub static NMIS: u64 = 0;
     /// Timer interrupts taken.
@@ -106,7 +108,7 @@ pub fn ipi_counts(cpu: CpuId) -> IpiCounts {
 
 /// Makes the per-CPU copy of `cpu`, on its node.
 fn install_percpu(cpu: CpuId) {
-    let (_, len) = percpu::template();
+    let len = percpu_area::begin() + percpu_area::SIZE;
     let pages = (len as u64).div_ceil(PAGE_SIZE);
     let phys = memory::take_pages(pages, Purpose::PerCpu, Some(cpu))
         .expect("no memory for a CPU's own data");

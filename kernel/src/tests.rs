@@ -14,4 +14,5 @@ mod percpu;
 mod ramdisk;
 mod stacks;
 mod symbols;
+mod threads;
 mod time;

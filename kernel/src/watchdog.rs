@@ -11,22 +11,28 @@ use core::{
 
 use kernel_early::serial::RawSerial;
 
-use crate::{arch::apic, smp, sync::IrqLock, time};
+use crate::{
+    smp,
+    sync::IrqLock,
+    time,
+    timer::{self, TimerNode},
+};
 
 /// When it expires, in [`time::now_ns`]; 0 when off.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
 static WHAT: IrqLock<String> = IrqLock::new(String::new());
-/// A timer reaches this far; the rest is armed when it rings.
-const LONGEST_NS: u64 = 1_000_000_000;
+/// One for the CPU that arms the watch, one for another.
+static ALARMS: [TimerNode; 2] = [const { TimerNode::for_interrupt() }; 2];
 
 /// Starts the watch over `what`, for `ns` nanoseconds from now.
 pub fn arm(ns: u64, what: String) {
     *WHAT.lock() = what;
     // Release: a CPU that sees the deadline sees what it is about.
     DEADLINE.store(time::now_ns() + ns.max(1), Ordering::Release);
-    rearm();
+    let deadline = DEADLINE.load(Ordering::Relaxed);
+    timer::watch(&ALARMS[0], deadline);
     if let Some(other) = smp::online().without(smp::this_cpu()).first() {
-        smp::call_on(other, &rearm);
+        smp::call_on(other, &|| timer::watch(&ALARMS[1], deadline));
     }
 }
 
@@ -35,14 +41,13 @@ pub fn disarm() {
     DEADLINE.store(0, Ordering::Release);
 }
 
-/// What the timer interrupt calls.
+/// What every timer interrupt calls.
 pub fn check() {
     let deadline = DEADLINE.load(Ordering::Acquire);
     if deadline == 0 {
         return;
     }
     if time::now_ns() < deadline {
-        rearm();
         return;
     }
     // One CPU reports; the other's timer finds the watch off.
@@ -51,12 +56,5 @@ pub fn check() {
         // Not by the console: whoever hangs may hold its lock.
         let _ = writeln!(RawSerial::new(), "\n# watchdog: {what}");
         panic!("watchdog: {what} took too long");
-    }
-}
-
-fn rearm() {
-    let deadline = DEADLINE.load(Ordering::Acquire);
-    if deadline != 0 {
-        apic::arm_timer(deadline.saturating_sub(time::now_ns()).clamp(1, LONGEST_NS));
     }
 }

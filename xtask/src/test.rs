@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
             shuffle,
             repeat: self.args.repeat,
             case_timeout: None,
-            cmdline: self.args.machine.cmdline.clone(),
+            cmdline: with_tier(&self.args.machine.cmdline, self.tier),
             nmi_grace: NMI_GRACE,
         };
         let path = self.logs.join(format!("{}.log", shape.name()));
@@ -289,4 +289,15 @@ impl<'a> Run<'a> {
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) % 1_000_000
+}
+/// The command line of a guest of this tier: how long its long cases run, and how long one
+/// may take.
+fn with_tier(cmdline: &str, tier: Tier) -> String {
+    let words = match tier {
+        Tier::Quick => return cmdline.to_owned(),
+        Tier::Long => "kunit.percent=100 kunit.timeout_ms=1200000",
+        Tier::Ci => "kunit.percent=5 kunit.timeout_ms=240000",
+    };
+    // What the user says comes last, and counts.
+    format!("{words} {cmdline}").trim_end().to_owned()
 }

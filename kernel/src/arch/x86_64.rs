@@ -2,6 +2,7 @@
 
 pub mod apic;
 pub mod backtrace;
+pub mod context;
 pub mod cpu;
 pub mod cpu_local;
 pub mod fw_cfg;
@@ -12,6 +13,7 @@ pub mod paging;
 pub mod panic_tests;
 pub mod percpu;
 pub mod power;
+pub mod preempt;
 pub mod probe;
 pub mod smp_boot;
 pub mod stacks;

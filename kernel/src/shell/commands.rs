@@ -6,6 +6,7 @@ mod cmdline;
 mod inspect;
 mod machine;
 mod tests;
+mod threads;
 
 use alloc::vec::Vec;
 

@@ -1,11 +1,15 @@
 //! Time goes forward, everywhere, and timers are not early.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::CpuId;
 
-use crate::arch::{apic, irq};
-use crate::kunit::{Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ne, knote, kunit_suite};
+use crate::arch::apic;
+use crate::kunit::{
+    Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ne, kassert_ok, knote, kunit_suite,
+};
+use crate::timer::{Raw, RawKind, Timer};
 use crate::{smp, time};
 
 kunit_suite! {
@@ -77,30 +81,28 @@ const DELAYS: &[(&str, u64)] = &[
     ("20ms", 20_000_000),
 ];
 
-/// Timer interrupts that this CPU has taken.
-fn timers() -> u64 {
-    smp::ipi_counts(smp::this_cpu()).timer
-}
-
-/// Rings once, and not before its time. (The watchdog shares the timer: it looks at the
-/// time whenever the timer rings, and sets it again.)
+/// Calls once, and not before its time.
 fn timer_is_not_early(_: &mut Ctx, delay_ns: u64) -> Outcome {
-    // Far ahead; what was on its way before that arrives here, not below.
-    apic::arm_timer(3_000_000_000);
-    time::spin_ns(1_000);
-    let (start, before) = {
-        let _irqs_off = irq::disable();
-        let (start, before) = (time::now_ns(), timers());
-        apic::arm_timer(delay_ns);
-        (start, before)
+    let called = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let timer = {
+        let called = Arc::clone(&called);
+        kassert_ok!(Timer::new(move || {
+            called.1.store(time::now_ns(), Ordering::Relaxed);
+            // Release: who sees the call sees its time.
+            called.0.fetch_add(1, Ordering::Release);
+        }))
     };
-    // Late is allowed; for ever is the watchdog's business, on another CPU or outside.
-    while timers() == before {
+    let deadline = time::now_ns() + delay_ns;
+    timer.arm(deadline);
+    // Late is allowed; for ever is the watchdog's business.
+    while called.0.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();
     }
-    let passed = time::now_ns() - start;
-    kassert_eq!(timers(), before + 1);
-    kassert!(passed >= delay_ns, "{passed} ns instead of {delay_ns}");
+    let at = called.1.load(Ordering::Relaxed);
+    kassert!(at >= deadline, "{at} ns instead of {deadline}");
+    time::spin_ns(100_000);
+    kassert_eq!(called.0.load(Ordering::Acquire), 1);
+    kassert!(!timer.is_armed());
     Ok(())
 }
 
@@ -110,6 +112,7 @@ fn timer_is_not_early(_: &mut Ctx, delay_ns: u64) -> Outcome {
 fn timer_counts_with_the_tsc(_: &mut Ctx) -> Outcome {
     let rate = u64::from(apic::timer_rate());
     kassert_ne!(rate, 0);
+    let hardware = Raw::take(RawKind::Irq);
     let started_after = time::now_ns();
     apic::start_free_timer();
     let started_before = time::now_ns();
@@ -117,8 +120,7 @@ fn timer_counts_with_the_tsc(_: &mut Ctx) -> Outcome {
     let read_after = time::now_ns();
     let counts = u64::from(apic::free_timer_elapsed());
     let read_before = time::now_ns();
-    // The timer is the watchdog's again: it sets it when it rings.
-    apic::arm_timer(1);
+    drop(hardware);
     let least = (read_after - started_before) * rate / 1_000_000;
     let most = (read_before - started_after) * rate / 1_000_000;
     knote!("{counts} counts, between {least} and {most} by the clock");

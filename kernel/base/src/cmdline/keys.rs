@@ -98,6 +98,12 @@ pub const KEYS: &[Key] = &[
         "list the cases instead of running them",
     ),
     key(
+        "kunit.percent",
+        ValueType::Count,
+        "quick",
+        "run long cases for this percentage of their stated length instead of briefly",
+    ),
+    key(
         "kunit.planted",
         ValueType::Name,
         "none",
@@ -119,7 +125,7 @@ pub const KEYS: &[Key] = &[
     key(
         "kunit.timeout_ms",
         ValueType::Count,
-        "20000",
+        "60000",
         "guest milliseconds a case may take before it counts as hung",
     ),
     key(

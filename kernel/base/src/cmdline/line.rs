@@ -8,7 +8,7 @@ use super::{KEYS, MAX_PROBLEMS, Problem, ProblemKind, Text, Token};
 
 /// How long a test case may take where `kunit.timeout_ms` is absent, in
 /// milliseconds of guest time.
-pub const DEFAULT_CASE_TIMEOUT_MS: u64 = 20_000;
+pub const DEFAULT_CASE_TIMEOUT_MS: u64 = 60_000;
 
 /// The order of test cases that `kunit.shuffle` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct CommandLine<'a> {
     pub kunit_after: Option<Text<'a>>,
     /// `kunit.timeout_ms=`: how long a case may take, in guest milliseconds.
     pub kunit_timeout_ms: u64,
+    /// `kunit.percent=`: how long long cases run, of their stated length; none: briefly.
+    pub kunit_percent: Option<u64>,
     /// `kunit.planted=`: the planted fault to switch on.
     pub kunit_planted: Option<Text<'a>>,
     /// `tsc_khz=`: frequency of the time stamp counter in kHz.
@@ -80,6 +82,7 @@ impl<'a> CommandLine<'a> {
             kunit_repeat: 1,
             kunit_after: None,
             kunit_timeout_ms: DEFAULT_CASE_TIMEOUT_MS,
+            kunit_percent: None,
             kunit_planted: None,
             tsc_khz: None,
             loglevel: LevelFilter::Info,
@@ -191,6 +194,7 @@ impl<'a> CommandLine<'a> {
             "kunit.repeat" => self.kunit_repeat = count(value)?,
             "kunit.after" => self.kunit_after = Some(case_name(value)?),
             "kunit.timeout_ms" => self.kunit_timeout_ms = count(value)?,
+            "kunit.percent" => self.kunit_percent = Some(count(value)?),
             "kunit.planted" => self.kunit_planted = Some(not_empty(value)?),
             "tsc_khz" => self.tsc_khz = Some(count(value)?),
             "loglevel" => self.loglevel = level(value)?,

@@ -197,6 +197,17 @@ pub fn free_timer_elapsed() -> u32 {
     u32::MAX - read(TIMER_CURRENT)
 }
 
+/// What the timer raises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimerVector {
+    /// The kernel's timer interrupt.
+    Timer,
+    /// The interrupt sweep's.
+    Sweep,
+    /// An NMI. Emulators do that; what a real local APIC's timer does is not specified.
+    Nmi,
+}
+
 /// Raises the timer vector on this CPU once, `ns` nanoseconds from now or later: never
 /// early; at most about 4 s (longer waits are armed again by who looks at the time).
 pub fn arm_timer(ns: u64) {
@@ -207,6 +218,34 @@ pub fn arm_timer(ns: u64) {
         .div_ceil(1_000_000)
         .saturating_add(1)
         .clamp(1, u64::from(u32::MAX));
-    write(LVT_TIMER, u32::from(vector::TIMER));
-    write(TIMER_INITIAL, counts as u32);
+    start_timer(counts as u32, TimerVector::Timer);
+}
+
+/// Starts the timer for exactly `counts` of its counts: on the `icount` machine, nanoseconds.
+pub fn start_timer(counts: u32, raise: TimerVector) {
+    let entry = match raise {
+        TimerVector::Timer => u32::from(vector::TIMER),
+        TimerVector::Sweep => u32::from(vector::SWEEP),
+        TimerVector::Nmi => DELIVERY_NMI,
+    };
+    write(LVT_TIMER, entry);
+    write(TIMER_INITIAL, counts);
+}
+
+/// Stops the timer.
+pub fn disarm_timer() {
+    write(TIMER_INITIAL, 0);
+}
+
+/// Raises `vector` on this CPU. Any context, NMI too: it is one write, and what an
+/// interrupted [`send_vector`] has written of its own is left as it is.
+pub fn send_self(vector: u8) {
+    const SHORTHAND_SELF: u32 = 1 << 18;
+    let command = SHORTHAND_SELF | LEVEL_ASSERT | u32::from(vector);
+    if x2() {
+        // SAFETY: the x2APIC's interrupt command register.
+        unsafe { msr(ICR_LOW).write(u64::from(command)) };
+    } else {
+        write(ICR_LOW, command);
+    }
 }

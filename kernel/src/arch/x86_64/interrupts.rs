@@ -33,12 +33,16 @@ pub mod vector {
     pub const ABSENT: u8 = 0x80;
     /// Local APIC timer.
     pub const TIMER: u8 = 0xe0;
+    /// Local APIC timer, lent to the interrupt sweep.
+    pub const SWEEP: u8 = 0xe1;
     /// Wake-up of another CPU.
     pub const RESCHEDULE: u8 = 0xf0;
     /// Function calls from other CPUs.
     pub const CALL: u8 = 0xf1;
     /// TLB entries to drop.
     pub const SHOOTDOWN: u8 = 0xf2;
+    /// Work deferred to the next interrupt.
+    pub const DEFERRED: u8 = 0xf3;
     /// Local APIC error.
     pub const APIC_ERROR: u8 = 0xfe;
     /// Local APIC spurious.

@@ -4,6 +4,8 @@ use core::marker::PhantomData;
 
 use ::x86_64::instructions::interrupts;
 
+use super::preempt;
+
 /// Evidence that interrupts are off on this CPU. Dropping it restores what was before.
 #[derive(Debug)]
 #[must_use = "interrupts come back on when the guard is dropped"]
@@ -24,6 +26,22 @@ pub fn disable() -> IrqGuard {
     }
 }
 
+/// Turns interrupts off; whether they were on.
+#[inline(always)]
+pub fn save() -> bool {
+    let were_on = interrupts::are_enabled();
+    interrupts::disable();
+    were_on
+}
+
+/// Turns interrupts on if they were.
+#[inline(always)]
+pub fn restore(were_on: bool) {
+    if were_on {
+        interrupts::enable();
+    }
+}
+
 /// Whether this CPU takes interrupts now.
 #[inline]
 pub fn enabled() -> bool {
@@ -33,6 +51,11 @@ pub fn enabled() -> bool {
 /// Turns interrupts on. Only start-up and idle code do that outright; others use guards.
 pub fn enable() {
     interrupts::enable();
+}
+
+/// Turns interrupts off where no guard can: at the end of an interrupt.
+pub fn disable_here() {
+    interrupts::disable();
 }
 
 /// Turns interrupts off for good: a CPU that will not go on.
@@ -51,6 +74,10 @@ impl Drop for IrqGuard {
     fn drop(&mut self) {
         if self.was_on {
             interrupts::enable();
+            // A thread that was made ready meanwhile may go first.
+            if preempt::switch_due() {
+                crate::sched::preempt();
+            }
         }
     }
 }

@@ -20,6 +20,10 @@ unsafe extern "C" {
 /// What to add to a template address for each CPU's copy. Written before the CPU starts.
 static OFFSETS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
+/// Each copy's own entry of [`OFFSETS`].
+#[unsafe(link_section = ".percpu")]
+static OFFSET: AtomicU64 = AtomicU64::new(0);
+
 /// The template: address and length in bytes.
 pub fn template() -> (usize, usize) {
     let start = &raw const __percpu_start as usize;
@@ -30,13 +34,16 @@ pub fn template() -> (usize, usize) {
 ///
 /// # Safety
 ///
-/// `area` must be 64-byte aligned memory of the template's length that is used for nothing
+/// `area` must be 64-byte aligned memory of at least the template's length that is used for nothing
 /// else from now on, and `cpu` must not be running on another copy.
 pub unsafe fn install(cpu: CpuId, area: *mut u8) {
     let (start, len) = template();
     // SAFETY: the caller gives `area` to us whole; the template is as long as that.
     unsafe { core::ptr::copy_nonoverlapping(start as *const u8, area, len) };
     let offset = (area as u64).wrapping_sub(start as u64);
+    let own = (&raw const OFFSET as u64).wrapping_add(offset) as *const AtomicU64;
+    // SAFETY: the copy's own cell, just filled in.
+    unsafe { (*own).store(offset, Ordering::Relaxed) };
     // Release: who reads the offset (Acquire in `offset_of`) sees the copy filled in.
     OFFSETS[cpu.index()].store(offset, Ordering::Release);
 }
@@ -56,6 +63,50 @@ pub unsafe fn activate(cpu: CpuId) {
 pub fn offset_of(cpu: CpuId) -> u64 {
     // Acquire pairs with the Release in `install`.
     OFFSETS[cpu.index()].load(Ordering::Acquire)
+}
+
+/// The own CPU's copy of the byte at `address`, a template address or one behind it. The
+/// caller is pinned to the CPU.
+#[inline(always)]
+pub fn dynamic_here(address: usize) -> core::ptr::NonNull<u8> {
+    let here: usize;
+    // SAFETY: `gs:[OFFSET]` is the own CPU's copy of its offset (see the module). Not pure:
+    // the CPU may be another one the next time.
+    unsafe {
+        core::arch::asm!(
+            "add {here}, gs:[{offset}]",
+            here = inout(reg) address => here,
+            offset = sym OFFSET,
+            options(nostack, readonly),
+        );
+    }
+    // SAFETY: a copy does not lie at address 0.
+    unsafe { core::ptr::NonNull::new_unchecked(here as *mut u8) }
+}
+
+/// The copy of `cpu` of the byte at `address`.
+pub fn dynamic_on(address: usize, cpu: CpuId) -> core::ptr::NonNull<u8> {
+    let there = (address as u64).wrapping_add(offset_of(cpu)) as *mut u8;
+    // SAFETY: as in `dynamic_here`.
+    unsafe { core::ptr::NonNull::new_unchecked(there) }
+}
+
+/// Adds to the own CPU's 64-bit number at `address`, in one instruction.
+///
+/// # Safety
+///
+/// `address` is that of such a number in per-CPU memory, which other CPUs only read.
+#[inline(always)]
+pub unsafe fn dynamic_add(address: usize, value: u64) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        core::arch::asm!(
+            "add qword ptr gs:[{address}], {value}",
+            address = in(reg) address,
+            value = in(reg) value,
+            options(nostack),
+        );
+    }
 }
 
 /// Defines per-CPU 64-bit counters: `percpu! { pub static NAME: u64 = 0; }`.

@@ -16,9 +16,9 @@ use platform::{CpuId, CpuMask};
 use super::{
     apic, cpu,
     cpu_local::{self, CpuTables},
-    interrupts, irq, paging, stacks,
+    interrupts, paging, stacks,
 };
-use crate::{boot, memory, smp, time};
+use crate::{boot, memory, sched, smp, time};
 
 /// Wait between INIT and start-up: processors of the 1990s wanted 10 ms; QEMU and today's
 /// need none, but a short one costs nothing that shows.
@@ -210,13 +210,5 @@ extern "C" fn ap_entry() -> ! {
     unsafe { CpuTables::load(cpu) };
     interrupts::load();
     apic::enable();
-    smp::mark_online(cpu);
-    idle()
-}
-
-/// What a CPU does that has nothing to do.
-fn idle() -> ! {
-    loop {
-        irq::enable_and_wait();
-    }
+    sched::become_idle()
 }

@@ -11,11 +11,12 @@ use platform::{CpuId, MAX_CPUS};
 use super::paging;
 use crate::memory::{self, Purpose};
 
-/// What a stack is for; also its place among a CPU's slots.
+/// What a CPU's stack is for; also its place among the CPU's slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Use {
-    /// The CPU's first thread: start-up, then idle (the boot CPU: the shell too).
+    /// The CPU's first thread: start-up, then idle (the boot CPU: start-up, then the first
+    /// thread).
     Main = 0,
     /// Double faults.
     DoubleFault = 1,
@@ -25,12 +26,26 @@ pub enum Use {
     MachineCheck = 3,
 }
 
+/// Whose stack it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A CPU's, for one purpose.
+    Cpu(CpuId, Use),
+    /// The thread's that has this number of stack.
+    Thread(usize),
+}
+
 const USES: u64 = 4;
-const SLOTS: u64 = MAX_CPUS as u64 * USES;
+const CPU_SLOTS: u64 = MAX_CPUS as u64 * USES;
+/// Stacks for threads.
+pub const THREADS: usize = 1024;
+const SLOTS: u64 = CPU_SLOTS + THREADS as u64;
 /// Bytes of address space that stacks may use.
 pub const RANGE: u64 = SLOTS * STACK_SLOT;
 /// Pages of an interrupt stack.
 const INTERRUPT_PAGES: u64 = 4;
+/// Pages of a thread's stack. Interrupts and soft interrupts run on it, too.
+const THREAD_PAGES: u64 = 8;
 
 /// A mapped stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +64,7 @@ pub struct OutOfStacks;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     /// Whose.
-    pub cpu: CpuId,
-    /// What for.
-    pub purpose: Use,
+    pub owner: Owner,
     /// Its stack.
     pub stack: Stack,
 }
@@ -65,12 +78,22 @@ impl Slot {
 
 /// Where the stack of `cpu` for `purpose` is, whether it has been made or not.
 pub fn locate(purpose: Use, cpu: CpuId) -> Stack {
-    let slot = cpu.index() as u64 * USES + purpose as u64;
-    let top = STACKS + (slot + 1) * STACK_SLOT;
-    let pages = match purpose {
-        Use::Main => STACK_PAGES,
-        _ => INTERRUPT_PAGES,
+    of_owner(Owner::Cpu(cpu, purpose))
+}
+
+/// Where a stack is, whether it has been made or not.
+pub fn of_owner(owner: Owner) -> Stack {
+    let (slot, pages) = match owner {
+        Owner::Cpu(cpu, purpose) => (
+            cpu.index() as u64 * USES + purpose as u64,
+            match purpose {
+                Use::Main => STACK_PAGES,
+                _ => INTERRUPT_PAGES,
+            },
+        ),
+        Owner::Thread(index) => (CPU_SLOTS + index as u64, THREAD_PAGES),
     };
+    let top = STACKS + (slot + 1) * STACK_SLOT;
     Stack {
         bottom: top - pages * PAGE_SIZE,
         top,
@@ -83,10 +106,22 @@ pub fn locate(purpose: Use, cpu: CpuId) -> Stack {
 ///
 /// [`OutOfStacks`]: no memory.
 pub fn allocate(purpose: Use, cpu: CpuId) -> Result<Stack, OutOfStacks> {
-    let stack = locate(purpose, cpu);
+    map(Owner::Cpu(cpu, purpose), Some(cpu))
+}
+
+/// Maps the thread stack with this number.
+///
+/// # Errors
+///
+/// [`OutOfStacks`]: no memory.
+pub fn allocate_for_thread(index: usize) -> Result<Stack, OutOfStacks> {
+    map(Owner::Thread(index), None)
+}
+
+fn map(owner: Owner, near: Option<CpuId>) -> Result<Stack, OutOfStacks> {
+    let stack = of_owner(owner);
     let len = stack.top - stack.bottom;
-    let phys =
-        memory::take_pages(len / PAGE_SIZE, Purpose::Stacks, Some(cpu)).ok_or(OutOfStacks)?;
+    let phys = memory::take_pages(len / PAGE_SIZE, Purpose::Stacks, near).ok_or(OutOfStacks)?;
     paging::map_memory(stack.bottom, phys, len).map_err(|_| OutOfStacks)?;
     Ok(stack)
 }
@@ -97,21 +132,26 @@ pub fn slot_of(address: u64) -> Option<Slot> {
     if index >= SLOTS {
         return None;
     }
-    let purpose = match index % USES {
-        0 => Use::Main,
-        1 => Use::DoubleFault,
-        2 => Use::Nmi,
-        _ => Use::MachineCheck,
+    let owner = match index.checked_sub(CPU_SLOTS) {
+        Some(thread) => Owner::Thread(thread as usize),
+        None => {
+            let purpose = match index % USES {
+                0 => Use::Main,
+                1 => Use::DoubleFault,
+                2 => Use::Nmi,
+                _ => Use::MachineCheck,
+            };
+            Owner::Cpu(CpuId::new((index / USES) as u32)?, purpose)
+        }
     };
-    let cpu = CpuId::new((index / USES) as u32)?;
     Some(Slot {
-        cpu,
-        purpose,
-        stack: locate(purpose, cpu),
+        owner,
+        stack: of_owner(owner),
     })
 }
 
 /// Whether `address` lies on a stack of the interrupt stack table.
 pub fn is_interrupt_stack(address: u64) -> bool {
-    slot_of(address).is_some_and(|slot| slot.purpose != Use::Main)
+    slot_of(address)
+        .is_some_and(|slot| matches!(slot.owner, Owner::Cpu(_, purpose) if purpose != Use::Main))
 }

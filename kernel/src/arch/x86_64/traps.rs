@@ -1,18 +1,23 @@
 //! What to do about each vector.
 
+use core::fmt;
+
 use ::x86_64::registers::control::Cr2;
 use kernel_early::layout::PAGE_SIZE;
+use platform::Context;
 
 use super::{
     apic, backtrace,
     interrupts::{TrapFrame, vector},
-    probe, stacks,
+    percpu::PerCpuCell,
+    preempt::{self, Interrupt},
+    probe,
+    stacks::{self, Owner},
 };
-use crate::arch::percpu::PerCpuCell;
 use crate::{
-    console, panic,
+    console, machine, panic,
     report::{self, Kind},
-    smp, watchdog,
+    sched, smp, softirq, sweep, timer,
 };
 
 const FETCH: u64 = 1 << 4;
@@ -22,12 +27,34 @@ const PRESENT: u64 = 1 << 0;
 /// Called by the entry stubs with the interrupted state.
 pub extern "C" fn dispatch(frame: &mut TrapFrame) {
     match frame.vector as u8 {
-        vector::NMI => nmi(frame),
+        vector::NMI => {
+            preempt::enter(Interrupt::Nmi);
+            nmi(frame);
+            preempt::leave(Interrupt::Nmi);
+        }
         0..=31 => exception(frame),
+        vector => {
+            preempt::enter(Interrupt::Hard);
+            interrupt(vector);
+            preempt::leave(Interrupt::Hard);
+            if preempt::context() == Context::Task && softirq::is_raised() {
+                softirq::run_at_interrupt_end();
+            }
+            sched::preempt_from_interrupt();
+        }
+    }
+}
+
+fn interrupt(number: u8) {
+    match number {
         vector::TIMER => {
             smp::TIMERS.add(1);
             apic::end_of_interrupt();
-            watchdog::check();
+            timer::interrupt();
+        }
+        vector::SWEEP => {
+            apic::end_of_interrupt();
+            sweep::interrupt();
         }
         vector::CALL => {
             smp::CALLS.add(1);
@@ -43,6 +70,13 @@ pub extern "C" fn dispatch(frame: &mut TrapFrame) {
         vector::RESCHEDULE => {
             smp::RESCHEDULES.add(1);
             apic::end_of_interrupt();
+            preempt::want_switch();
+        }
+        vector::DEFERRED => {
+            smp::DEFERRED.add(1);
+            // Ended first, as for calls.
+            apic::end_of_interrupt();
+            machine::run_deferred();
         }
         vector::SERIAL => {
             console::receive();
@@ -71,6 +105,9 @@ fn nmi(frame: &TrapFrame) {
             rip: frame.rip,
             rbp: frame.rbp,
         });
+    }
+    if sweep::nmi() {
+        return;
     }
     die(frame, format_args!("unexpected NMI (watchdog or operator)"))
 }
@@ -125,8 +162,10 @@ fn double_fault(frame: &TrapFrame, address: u64) -> ! {
         Some(slot) => die(
             frame,
             format_args!(
-                "stack overflow: {:?} stack of cpu{} ({:#018x}-{:#018x}), access to {address:#018x}",
-                slot.purpose, slot.cpu, slot.stack.bottom, slot.stack.top
+                "stack overflow: {} ({:#018x}-{:#018x}), access to {address:#018x}",
+                Whose(slot.owner),
+                slot.stack.bottom,
+                slot.stack.top
             ),
         ),
         None => die(
@@ -136,7 +175,23 @@ fn double_fault(frame: &TrapFrame, address: u64) -> ! {
     }
 }
 
-fn die(frame: &TrapFrame, text: core::fmt::Arguments<'_>) -> ! {
+/// A stack's owner, in words.
+struct Whose(Owner);
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Owner::Cpu(cpu, purpose) => write!(f, "{purpose:?} stack of cpu{cpu}"),
+            // SAFETY: its stack is in use: we are on its way out.
+            Owner::Thread(index) => match unsafe { sched::table::by_stack(index) } {
+                Some(thread) => write!(f, "stack of {thread:?}"),
+                None => write!(f, "unused thread stack {index}"),
+            },
+        }
+    }
+}
+
+fn die(frame: &TrapFrame, text: fmt::Arguments<'_>) -> ! {
     panic::for_exception(&panic::Exception { text, frame })
 }
 

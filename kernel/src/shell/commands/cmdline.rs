@@ -43,6 +43,7 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
         "kunit" => line.kunit.map(|globs| globs.to_string()),
         "kunit.after" => line.kunit_after.map(|name| name.to_string()),
         "kunit.list" => line.kunit_list.then(|| String::from("on")),
+        "kunit.percent" => line.kunit_percent.map(|percent| percent.to_string()),
         "kunit.planted" => line.kunit_planted.map(|name| name.to_string()),
         "kunit.repeat" => differs(line.kunit_repeat, 1),
         "kunit.shuffle" => line.kunit_shuffle.map(|shuffle| match shuffle {

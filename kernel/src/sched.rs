@@ -1,0 +1,178 @@
+//! Threads and who runs when.
+//!
+//! Every CPU has a queue of ready threads, a list for each of four priorities. The first of
+//! the highest list runs; those of one list take turns of a tick's length. A thread that
+//! becomes ready goes to a CPU with nothing to do, if it may run there, else to where it ran
+//! last; a CPU with nothing to do takes what waits elsewhere. Preemption: at the end of an
+//! interrupt, or when preemption comes on (`arch::preempt`), if a thread that goes first is
+//! ready, or the turn is over.
+//!
+//! Sleeping and waking is one word a thread ([`platform::park`]); changing threads is in
+//! `switch`.
+//!
+//! | lock | protects | order |
+//! |---|---|---|
+//! | `run_queue::QUEUES[cpu].lists` | the CPU's ready threads | innermost; one at a time |
+//! | `table::LIVE` | who is alive | no other under it |
+//! | `stack_pool::POOL` | which stacks are free | no other under it |
+//! | `Thread::end` | who joins the thread | no other under it |
+
+mod exit;
+mod idle;
+mod run_queue;
+mod spawn;
+mod stack_pool;
+mod switch;
+pub mod table;
+mod thread;
+
+use core::sync::atomic::Ordering;
+
+use platform::{CpuId, CpuMask, Priority};
+
+pub use idle::{become_idle, is_idle};
+pub use run_queue::ready_count;
+pub use spawn::{Builder, JoinHandle};
+pub use switch::{
+    Current, SWITCHES, current, current_stretch_ns, park, preempt, preempt_from_interrupt,
+    running_on, try_current, yield_now,
+};
+pub use thread::{State, Thread, ThreadRef};
+
+use crate::{
+    arch::{irq, preempt},
+    report::{self, Kind},
+    smp, time, timer,
+};
+
+/// Makes the boot CPU's code a thread and gives the CPU an idle thread. From here on there
+/// are threads.
+pub fn init() {
+    let main = spawn::adopt(
+        format_args!("main"),
+        CpuId::BOOT,
+        CpuMask::ALL,
+        Priority::Normal,
+    );
+    run_queue::note_running(CpuId::BOOT, &main);
+    idle::make_for_boot_cpu();
+    timer::start_tick();
+    // A CPU begins with preemption off; now there is something to switch to.
+    preempt::enable();
+}
+
+/// A handle to the thread that runs this.
+pub fn current_ref() -> ThreadRef {
+    // SAFETY: the thread runs this code, so it is alive.
+    unsafe { current().handle() }
+}
+
+/// Wakes a thread, or lets its next [`park`] return at once. Not from NMI.
+pub fn unpark(thread: &Thread) {
+    if thread.wake.wake() {
+        let _no_switch = Pinned::new();
+        // The word says that nobody else does, and that its registers are saved.
+        run_queue::make_ready(thread, run_queue::Place::Last);
+    }
+}
+
+/// [`park`], at most until [`time::now_ns`] is `deadline_ns`.
+pub fn park_until(deadline_ns: u64) {
+    if time::now_ns() >= deadline_ns {
+        return;
+    }
+    let current = current();
+    // SAFETY: the thread is alive until it ends, which it does not before `cancel`.
+    unsafe { timer::arm_alarm(&current.alarm, &current, deadline_ns) };
+    park();
+    timer::cancel_alarm(&current.alarm);
+}
+
+/// Sleeps until [`time::now_ns`] is at least `deadline_ns`.
+pub fn sleep_until(deadline_ns: u64) {
+    while time::now_ns() < deadline_ns {
+        park_until(deadline_ns);
+    }
+}
+
+/// Sleeps for `ns` nanoseconds.
+pub fn sleep_ns(ns: u64) {
+    sleep_until(time::now_ns().saturating_add(ns));
+}
+
+/// Moves the thread that runs this to other CPUs; on one of them when it returns.
+pub fn move_to(allowed: CpuMask) {
+    let possible = allowed.intersection(smp::online());
+    assert!(!possible.is_empty(), "no CPU of {allowed} is online");
+    current().set_allowed(allowed);
+    while !possible.contains(smp::this_cpu()) {
+        yield_now();
+    }
+}
+
+/// Takes a thread out of the running for good: it is never taken up again. Its stack and
+/// what it owns stay. For a test that hangs.
+pub fn freeze(thread: &Thread) {
+    // Relaxed: the interrupt below makes its CPU look.
+    thread.frozen.store(true, Ordering::Relaxed);
+    let cpu = thread.cpu();
+    if smp::online().contains(cpu) {
+        smp::call_on(cpu, &preempt::want_switch);
+    }
+}
+
+/// What the timer interrupt calls while a thread runs.
+pub fn tick() {
+    preempt::check();
+    let cpu = smp::this_cpu();
+    let current = current();
+    if current_stretch_ns(cpu) >= timer::TICK_NS && run_queue::contended(cpu, &current)
+        || current.frozen.load(Ordering::Relaxed)
+    {
+        switch::end_turn();
+    }
+}
+
+/// Whether this code may sleep: a thread with interrupts and preemption on.
+pub fn may_sleep() -> bool {
+    preempt::is_preemptible() && irq::enabled() && try_current().is_some()
+}
+
+/// Reports code that is about to sleep and may not.
+#[track_caller]
+fn assert_may_sleep(what: &str) {
+    if may_sleep() {
+        return;
+    }
+    // At depth 0 the thread is merely with interrupts off, and goes on; any deeper it could
+    // not be switched away from.
+    report::report(
+        Kind::SleepInAtomic,
+        format_args!(
+            "{what} with preemption off {} times, interrupts {}, in {:?} context",
+            preempt::depth(),
+            if irq::enabled() { "on" } else { "off" },
+            preempt::context(),
+        ),
+    );
+}
+
+/// Preemption is off while it lives.
+#[derive(Debug)]
+pub struct Pinned(core::marker::PhantomData<*mut ()>);
+
+impl Pinned {
+    /// Turns preemption off.
+    #[inline(always)]
+    pub fn new() -> Self {
+        preempt::disable();
+        Self(core::marker::PhantomData)
+    }
+}
+
+impl Drop for Pinned {
+    #[inline(always)]
+    fn drop(&mut self) {
+        preempt::enable();
+    }
+}

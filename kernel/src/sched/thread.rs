@@ -1,0 +1,283 @@
+//! A thread: what the scheduler knows of it.
+
+use alloc::{boxed::Box, sync::Arc};
+use core::{
+    cell::UnsafeCell,
+    fmt,
+    ops::Deref,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering},
+};
+
+use arrayvec::ArrayString;
+use intrusive_collections::{LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
+use platform::{CpuId, CpuMask, Priority, park::ParkWord};
+
+use super::stack_pool::ThreadStack;
+use crate::{heap, sync::IrqLock, timer::TimerNode};
+
+/// Longest name; longer ones are cut.
+pub const NAME_LEN: usize = 31;
+
+/// What a new thread runs.
+pub(super) type Entry = Box<dyn FnOnce() + Send>;
+
+/// A thread.
+///
+/// # Invariants
+///
+/// While a thread is alive (from its creation until a CPU has left it for the last time) the
+/// table of threads holds a reference to it. So a run queue, a CPU's `CURRENT` and a timer
+/// may point to it without one.
+pub struct Thread {
+    /// Number, never used again.
+    pub id: u32,
+    /// Name, for people.
+    pub name: ArrayString<NAME_LEN>,
+    /// See [`ParkWord`].
+    pub(super) wake: ParkWord,
+    /// Stack pointer while no CPU runs it. Written by the CPU that leaves it, read by the
+    /// CPU that takes it up; the run queue's lock orders these.
+    pub(super) saved_rsp: UnsafeCell<u64>,
+    /// Number of its stack; `None`: it has that of a CPU (first threads).
+    pub stack_index: Option<usize>,
+    /// Its stack, until it is buried. Changed by who buries it.
+    stack: UnsafeCell<Option<ThreadStack>>,
+    /// The thread itself, by an address that its reference count can be reached from.
+    this: AtomicPtr<Self>,
+    /// What it shall run; taken by the thread itself, once.
+    pub(super) entry: UnsafeCell<Option<Entry>>,
+    /// A [`Priority`].
+    priority: AtomicU8,
+    /// A [`CpuMask`]: where it may run.
+    allowed: AtomicU64,
+    /// The CPU that runs it, or ran it last, or on whose queue it is.
+    cpu: AtomicU32,
+    /// Its place on a run queue.
+    pub(super) link: LinkedListAtomicLink,
+    /// Ends a sleep with a time-out.
+    pub(super) alarm: TimerNode,
+    /// Never to be run again (a test that hangs).
+    pub(super) frozen: AtomicBool,
+    /// What the scheduler last did with it, for `ps`.
+    state: AtomicU8,
+    /// Guest nanoseconds that it ran, without the current stretch.
+    pub(super) ran_ns: AtomicU64,
+    /// How often a CPU took it up.
+    pub(super) switches: AtomicU64,
+    /// Who waits for its end.
+    pub(super) end: IrqLock<End>,
+}
+
+/// A thread's end, for who joins it.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    pub(super) over: bool,
+    pub(super) joiner: Option<ThreadRef>,
+}
+
+// SAFETY: the cells are `saved_rsp`, `stack` and `entry`, touched by one CPU at a time as
+// their comments say; all else is shared safely.
+unsafe impl Send for Thread {}
+// SAFETY: as above.
+unsafe impl Sync for Thread {}
+
+intrusive_adapter!(pub(super) QueueAdapter = UnsafeRef<Thread>: Thread { link => LinkedListAtomicLink });
+
+/// What a thread is doing, for `ps`. Nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// On a run queue.
+    Ready,
+    /// On a CPU.
+    Running,
+    /// Waiting to be woken.
+    Asleep,
+    /// Taken out of the running for good.
+    Frozen,
+    /// At its end.
+    Ended,
+}
+
+impl Thread {
+    /// A thread that is not alive yet. `None`: no memory.
+    pub(super) fn new(
+        id: u32,
+        name: fmt::Arguments<'_>,
+        stack: Option<ThreadStack>,
+        priority: Priority,
+        allowed: CpuMask,
+        cpu: CpuId,
+        entry: Option<Entry>,
+    ) -> Option<Arc<Self>> {
+        let thread = heap::try_arc(Self {
+            id,
+            name: cut(name),
+            wake: ParkWord::new(),
+            saved_rsp: UnsafeCell::new(0),
+            stack_index: stack.as_ref().map(ThreadStack::index),
+            stack: UnsafeCell::new(stack),
+            this: AtomicPtr::new(ptr::null_mut()),
+            entry: UnsafeCell::new(entry),
+            priority: AtomicU8::new(priority as u8),
+            allowed: AtomicU64::new(allowed.bits()),
+            cpu: AtomicU32::new(cpu.number()),
+            link: LinkedListAtomicLink::new(),
+            alarm: TimerNode::for_thread(),
+            frozen: AtomicBool::new(false),
+            state: AtomicU8::new(State::Ready as u8),
+            ran_ns: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
+            end: IrqLock::new(End::default()),
+        })?;
+        // Relaxed: the thread is handed to other CPUs by locks.
+        thread
+            .this
+            .store(Arc::as_ptr(&thread).cast_mut(), Ordering::Relaxed);
+        Some(thread)
+    }
+
+    /// A handle to it.
+    ///
+    /// # Safety
+    ///
+    /// The thread must be alive.
+    pub(super) unsafe fn handle(&self) -> ThreadRef {
+        let this = self.this.load(Ordering::Relaxed).cast_const();
+        // SAFETY: `this` is the address from an `Arc`, whose count is at least one as long as
+        // the thread is alive (invariant of `Thread`).
+        unsafe {
+            Arc::increment_strong_count(this);
+            ThreadRef(Arc::from_raw(this))
+        }
+    }
+
+    /// Takes its stack away.
+    ///
+    /// # Safety
+    ///
+    /// No CPU is on the stack or will be, and nobody else takes it.
+    pub(super) unsafe fn take_stack(&self) -> Option<ThreadStack> {
+        // SAFETY: as the caller promises.
+        unsafe { (*self.stack.get()).take() }
+    }
+
+    // Relaxed in all of these: each is one word by itself, and a scheduler that reads the
+    // older value does what it would have done a moment ago.
+
+    /// Its priority.
+    pub fn priority(&self) -> Priority {
+        match self.priority.load(Ordering::Relaxed) {
+            0 => Priority::Low,
+            1 => Priority::Normal,
+            2 => Priority::High,
+            _ => Priority::Urgent,
+        }
+    }
+
+    /// Changes its priority, from its next turn on.
+    pub fn set_priority(&self, priority: Priority) {
+        self.priority.store(priority as u8, Ordering::Relaxed);
+    }
+
+    /// Where it may run.
+    pub fn allowed(&self) -> CpuMask {
+        CpuMask::from_bits(self.allowed.load(Ordering::Relaxed))
+    }
+
+    /// Whether it may run on one CPU only.
+    pub fn is_bound(&self) -> bool {
+        self.allowed().count() == 1
+    }
+
+    pub(super) fn set_allowed(&self, allowed: CpuMask) {
+        self.allowed.store(allowed.bits(), Ordering::Relaxed);
+    }
+
+    /// The CPU that runs it, or will, or did.
+    pub fn cpu(&self) -> CpuId {
+        CpuId::new(self.cpu.load(Ordering::Relaxed)).unwrap_or(CpuId::BOOT)
+    }
+
+    pub(super) fn set_cpu(&self, cpu: CpuId) {
+        self.cpu.store(cpu.number(), Ordering::Relaxed);
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        if self.frozen.load(Ordering::Relaxed) {
+            return State::Frozen;
+        }
+        match self.state.load(Ordering::Relaxed) {
+            0 => State::Ready,
+            1 => State::Running,
+            2 => State::Asleep,
+            3 => State::Frozen,
+            _ => State::Ended,
+        }
+    }
+
+    pub(super) fn note_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Guest nanoseconds that it ran up to its last switch.
+    pub fn ran_ns(&self) -> u64 {
+        self.ran_ns.load(Ordering::Relaxed)
+    }
+
+    /// How often a CPU took it up.
+    pub fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Relaxed)
+    }
+}
+
+/// The first bytes of a name, whole characters.
+fn cut(name: fmt::Arguments<'_>) -> ArrayString<NAME_LEN> {
+    struct Cutter(ArrayString<NAME_LEN>);
+    impl fmt::Write for Cutter {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            for c in text.chars() {
+                self.0.try_push(c).map_err(|_| fmt::Error)?;
+            }
+            Ok(())
+        }
+    }
+    let mut cutter = Cutter(ArrayString::new());
+    // An error is a name that was too long.
+    let _ = fmt::write(&mut cutter, name);
+    cutter.0
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread {} '{}'", self.id, self.name)
+    }
+}
+
+/// A handle to a thread, which may have ended.
+#[derive(Clone)]
+pub struct ThreadRef(pub(super) Arc<Thread>);
+
+impl Deref for ThreadRef {
+    type Target = Thread;
+
+    fn deref(&self) -> &Thread {
+        &self.0
+    }
+}
+
+impl PartialEq for ThreadRef {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ThreadRef {}
+
+impl fmt::Debug for ThreadRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
