@@ -28,6 +28,7 @@ pub mod percpu;
 mod seam;
 pub mod sync;
 mod topology;
+pub mod wait;
 
 pub use guard::{IrqsOff, Preempt};
 pub use ids::{CpuId, MAX_CPUS, MAX_NODES, NodeId};
