@@ -19,7 +19,7 @@
 
 use core::ptr::null_mut;
 
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, const_unless_model};
 
 /// One function, to be run on some CPUs.
 pub struct Call<'a> {
@@ -67,9 +67,13 @@ pub struct CallList {
 }
 
 impl CallList {
-    /// A list that begins with a null pointer, that is empty.
-    pub const fn new(null: AtomicPtr<Node>) -> Self {
-        Self { head: null }
+    const_unless_model! {
+        /// An empty list.
+        pub fn new() -> Self {
+            Self {
+                head: AtomicPtr::new(null_mut()),
+            }
+        }
     }
 
     /// Adds a node. `true` if the list was empty: then its owner must be interrupted. Any
@@ -126,5 +130,11 @@ impl CallList {
             call.remaining.fetch_sub(1, Ordering::Release);
             oldest = next;
         }
+    }
+}
+
+impl Default for CallList {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -23,6 +23,8 @@ mod guard;
 mod ids;
 pub mod lock;
 mod mask;
+#[cfg(model)]
+pub mod model;
 pub mod park;
 pub mod percpu;
 mod seam;

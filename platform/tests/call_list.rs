@@ -1,8 +1,7 @@
 //! The call list on real threads: each is a CPU that calls all others and serves its own
 //! list while it waits, as CPUs with interrupts off do.
 
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use platform::call_list::{Call, CallList, Node};
@@ -12,8 +11,7 @@ const ROUNDS: usize = 2_000;
 
 #[test]
 fn everyone_calls_everyone() {
-    let lists: [CallList; CPUS] =
-        core::array::from_fn(|_| CallList::new(AtomicPtr::new(null_mut())));
+    let lists: [CallList; CPUS] = core::array::from_fn(|_| CallList::new());
     let ran: [AtomicUsize; CPUS] = core::array::from_fn(|_| AtomicUsize::new(0));
     let finished = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -51,7 +49,7 @@ fn everyone_calls_everyone() {
 
 #[test]
 fn calls_run_oldest_first() {
-    let list = CallList::new(AtomicPtr::new(null_mut()));
+    let list = CallList::new();
     let order = std::sync::Mutex::new(Vec::new());
     let functions: [_; 3] = core::array::from_fn(|number| {
         let order = &order;

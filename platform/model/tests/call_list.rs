@@ -1,22 +1,17 @@
 //! The call list under a model checker: every interleaving of a few threads, with the
-//! memory orders that its source names. The source is included with the checker's atomics.
+//! memory orders that its source names; and the model's calls, which use it.
 
-mod sync {
-    pub use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-}
-
-#[path = "../src/call_list.rs"]
-mod call_list;
-
-use core::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize as Plain, Ordering::SeqCst};
 
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::AtomicPtr;
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use call_list::{Call, CallList, Node};
+use platform::{
+    CpuId, CpuMask, Mark, Platform,
+    call_list::{Call, CallList, Node},
+    model::{self, Model, Setup},
+};
 
 /// A CPU: its list, and an interrupt, which stays pending until it is taken.
 struct Cpu {
@@ -27,7 +22,7 @@ struct Cpu {
 impl Cpu {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            list: CallList::new(AtomicPtr::new(null_mut())),
+            list: CallList::new(),
             interrupt: Notify::new(),
         })
     }
@@ -119,5 +114,22 @@ fn two_callers_lose_nothing() {
             assert!(caller.join().unwrap().is_done());
         }
         assert_eq!(ran.load(SeqCst), 2);
+    });
+}
+
+/// The model's own calls: the function runs on each CPU, as that CPU, whether it serves the
+/// call at a mark, has ended, or has not begun.
+#[test]
+fn the_model_calls_every_cpu() {
+    Setup::new(2).calls().preemptions(3).check(|| {
+        let cpu1 = model::cpu(1, || Model::mark(Mark::Step));
+        let ran = Plain::new(0);
+        Model::call(CpuMask::first_n(2), &|| {
+            assert!(!Model::irqs_enabled() && !Model::may_sleep());
+            ran.fetch_add(1 << (8 * Model::current_cpu().index()), SeqCst);
+        });
+        assert_eq!(ran.into_inner(), 0x101);
+        assert_eq!(Model::current_cpu(), CpuId::BOOT);
+        cpu1.join();
     });
 }
