@@ -22,6 +22,7 @@ pub mod deferred;
 mod guard;
 mod ids;
 pub mod lock;
+pub mod lockdep;
 mod mask;
 #[cfg(model)]
 pub mod model;
