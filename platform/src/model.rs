@@ -25,6 +25,13 @@
 //! going off line (all are online), delay by seeded schedules (all orders are tried), lock
 //! checks. A wrong use of a lock, as far as it is noticed, fails.
 //!
+//! The checker (loom 0.7) has gaps, by which a test must be written: it may lose a plain
+//! store that races with a read-modify-write (so a word that one side swaps all sides swap);
+//! and it forgets that one thread loaded a word when another loads it before storing to it
+//! (so what writes by load and store should come first: on CPU 0, which runs first, with the
+//! readers on others; a late reader gets every old value that it may). Two threads that spin
+//! at a time never end. A test counts the outcomes that it wants to have met.
+//!
 //! Memory: fresh per-CPU memory is zeroed, but zeroed bytes are no words of the checker;
 //! they must be made in place ([`PerCpu`](crate::percpu::PerCpu) does).
 
@@ -110,13 +117,27 @@ impl Setup {
     pub fn check(self, body: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = self.preemptions;
+        let _end = End;
         builder.check(move || {
-            MACHINE.set(Some(Rc::new(Machine::new(self))));
+            let last = MACHINE.replace(Some(Rc::new(Machine::new(self))));
+            drop(last);
             seam::enter(CpuId::BOOT, Thread::new());
             body();
             seam::leave();
         });
-        MACHINE.set(None);
+    }
+}
+
+/// The end of a model.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let last = MACHINE.take();
+        if std::thread::panicking() {
+            // What a handler holds cannot be dropped outside of an execution.
+            core::mem::forget(last);
+        }
     }
 }
 
@@ -141,6 +162,15 @@ struct CpuState {
     handler: RefCell<Option<Rc<dyn Fn()>>>,
     calls: CallList,
     deferred: List,
+}
+
+impl CpuState {
+    /// Raises the line.
+    fn raise(&self) {
+        // Release pairs with the Acquire where the line is looked at. A swap, though nothing
+        // is done with the result: the checker may lose a store that races with a swap.
+        self.line.swap(true, Ordering::Release);
+    }
 }
 
 /// An allocation in per-CPU memory.
@@ -300,8 +330,5 @@ pub fn on_interrupt(handler: impl Fn() + 'static) {
 
 /// Raises the interrupt line of `cpu`. What came before is seen by its handler.
 pub fn interrupt(cpu: CpuId) {
-    // Release pairs with the Acquire where the line is looked at.
-    Machine::get().cpus[cpu.index()]
-        .line
-        .store(true, Ordering::Release);
+    Machine::get().cpus[cpu.index()].raise();
 }

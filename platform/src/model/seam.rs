@@ -104,6 +104,9 @@ pub(super) fn leave() {
         assert!(!here.irqs_off.get(), "ends with interrupts off");
     });
     attend(here(), false);
+    // What the handler holds may be the last of its kind, to be dropped in this execution.
+    let handler = Machine::get().cpus[here().index()].handler.take();
+    drop(handler);
 }
 
 /// The CPU that runs this.
@@ -264,9 +267,9 @@ impl Platform for Model {
     unsafe fn percpu_add(addr: PerCpuAddr, value: u64) {
         // SAFETY: as the caller promises.
         let word = unsafe { Self::percpu_on(addr, here()).cast::<AtomicU64>().as_ref() };
-        // Two accesses: what else is written to the word is lost. Relaxed: a statistic.
-        let sum = word.load(Ordering::Relaxed).wrapping_add(value);
-        word.store(sum, Ordering::Relaxed);
+        // Relaxed: a statistic. One access, since a load before the store would keep the
+        // checker from seeing that the store races with other loads.
+        word.fetch_add(value, Ordering::Relaxed);
     }
 
     fn now_ns() -> u64 {
@@ -342,8 +345,7 @@ impl Platform for Model {
             let target = &machine.cpus[cpu.index()];
             // SAFETY: call and node stay until the call is done, below.
             if unsafe { target.calls.push(node) } {
-                // Release: the list is not found empty by the interrupt.
-                target.line.store(true, Ordering::Release);
+                target.raise();
             }
         }
         for cpu in others.difference(targets).iter() {
