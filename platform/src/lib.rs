@@ -5,7 +5,8 @@
 //! ([`Topology`]); guards as evidence ([`Preempt`], [`IrqsOff`]); per-CPU data
 //! ([`percpu`]); locks ([`lock`]); and the
 //! protocols between CPUs and threads that every machine shares: function calls
-//! ([`call_list`]), sleeping and waking ([`park`]), work deferred from NMI ([`deferred`]).
+//! ([`call_list`]), sleeping and waking ([`park`]), work deferred from NMI ([`deferred`]),
+//! idle CPUs as RCU sees them ([`eqs`]).
 //!
 //! CPUs and nodes are numbered densely from 0; CPU 0 is the one that booted.
 //!
@@ -19,6 +20,7 @@ extern crate std;
 
 pub mod call_list;
 pub mod deferred;
+pub mod eqs;
 mod guard;
 mod ids;
 pub mod lock;
