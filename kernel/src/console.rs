@@ -10,12 +10,15 @@ use core::{
 
 use arrayvec::ArrayVec;
 use kernel_early::serial::{COM1, RawSerial};
+use platform::wait::WaitQueue;
 use uart_16550::{Config, Uart16550, backend::PioBackend, spec::registers::IER};
 
 use crate::{
-    arch::{apic, interrupts::vector, ioapic, irq},
+    arch::{apic, interrupts::vector, ioapic},
     boot,
-    sync::IrqLock,
+    machine::Kernel,
+    sync::{Console, IrqLock, SerialPort, SerialRing},
+    time,
 };
 
 /// Line of COM1 at the legacy interrupt controllers.
@@ -24,11 +27,13 @@ const COM1_IRQ: u8 = 4;
 /// and the sender waits.
 const RING: usize = 1024;
 
-static OUT: IrqLock<RawSerial> = IrqLock::new(RawSerial::new());
-static PORT: IrqLock<Option<Uart16550<PioBackend>>> = IrqLock::new(None);
-static RECEIVED: IrqLock<ArrayVec<u8, RING>> = IrqLock::new(ArrayVec::new_const());
+static OUT: IrqLock<RawSerial, Console> = IrqLock::new(RawSerial::new());
+static PORT: IrqLock<Option<Uart16550<PioBackend>>, SerialPort> = IrqLock::new(None);
+static RECEIVED: IrqLock<ArrayVec<u8, RING>, SerialRing> = IrqLock::new(ArrayVec::new_const());
 /// The ring was full and the port may hold more, for which no interrupt will come.
 static STALLED: AtomicBool = AtomicBool::new(false);
+/// Who waits for input.
+static TYPED: WaitQueue<Kernel> = WaitQueue::new();
 /// Input comes by interrupt. Relaxed: a late reader only polls once more.
 static BY_INTERRUPT: AtomicBool = AtomicBool::new(false);
 
@@ -90,16 +95,27 @@ pub fn enable_receive_interrupt() {
 
 /// Moves what the port received into the ring. The serial interrupt's handler.
 pub fn receive() {
+    if fill_ring() {
+        TYPED.wake_all();
+    }
+}
+
+/// Whether something was received.
+fn fill_ring() -> bool {
     let mut port = PORT.lock();
-    let Some(port) = port.as_mut() else { return };
+    let Some(port) = port.as_mut() else {
+        return false;
+    };
     let mut ring = RECEIVED.lock();
+    let before = ring.len();
     while !ring.is_full() {
         match port.try_receive_byte() {
             Ok(byte) => ring.push(byte),
-            Err(_) => return,
+            Err(_) => return ring.len() > before,
         }
     }
     STALLED.store(true, Ordering::Relaxed);
+    true
 }
 
 /// The next byte that was typed, if there is one.
@@ -115,21 +131,24 @@ pub fn read_byte() -> Option<u8> {
     byte
 }
 
-/// Waits for a byte; the CPU sleeps meanwhile.
+/// Waits for a byte. Task context; the thread sleeps meanwhile.
 pub fn wait_byte() -> u8 {
+    /// How often a port without interrupts is looked at.
+    const POLL_NS: u64 = 5_000_000;
+    let mut byte = None;
     loop {
-        let irqs_off = irq::disable();
-        if let Some(byte) = read_byte() {
+        let arrived = || {
+            byte = read_byte();
+            byte.is_some()
+        };
+        if BY_INTERRUPT.load(Ordering::Relaxed) {
+            TYPED.wait_until(arrived);
+        } else {
+            let _ = TYPED.wait_until_timeout(arrived, time::now_ns() + POLL_NS);
+        }
+        if let Some(byte) = byte {
             return byte;
         }
-        if BY_INTERRUPT.load(Ordering::Relaxed) {
-            // Interrupts come on and the CPU sleeps in one step: a byte that arrives after
-            // the look above ends the sleep.
-            irq::enable_and_wait();
-        } else {
-            core::hint::spin_loop();
-        }
-        drop(irqs_off);
     }
 }
 

@@ -12,13 +12,13 @@ use linked_list_allocator::Heap;
 
 use crate::{
     memory::{self, Purpose},
-    sync::IrqLock,
+    sync::{self, IrqLock},
 };
 
 /// Bytes of the boot heap.
 pub const SIZE: u64 = 4 << 20;
 
-struct BootHeap(IrqLock<Heap>);
+struct BootHeap(IrqLock<Heap, sync::BootHeap>);
 
 #[global_allocator]
 static HEAP: BootHeap = BootHeap(IrqLock::new(Heap::empty()));

@@ -7,12 +7,16 @@ use arrayvec::ArrayString;
 use kernel_base::log_ring::{LogRing, MAX_TEXT, Meta};
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::{console, smp, sync::IrqLock, time};
+use crate::{
+    console, smp,
+    sync::{self, IrqLock},
+    time,
+};
 
 /// Bytes of the ring.
 const RING: usize = 64 * 1024;
 
-static RECORDS: IrqLock<LogRing<RING>> = IrqLock::new(LogRing::new());
+static RECORDS: IrqLock<LogRing<RING>, sync::Log> = IrqLock::new(LogRing::new());
 static LOGGER: Logger = Logger;
 
 struct Logger;

@@ -7,9 +7,11 @@
 //! and the place and *return* from the function that contains them, so they work
 //! in helper functions too, called with `?`. [`kskip!`] ends the case as skipped.
 //!
-//! Nothing unwinds. A case that panics, or hangs, condemns the whole guest: the
-//! panic or the watchdog's report is the last that is heard of it, and the host
-//! goes on behind that case in a new guest (`kunit.after=`).
+//! Nothing unwinds. Each case runs in a thread of its own. One that hangs and holds
+//! nothing is taken out of the running, fails, and the run goes on. One that panics,
+//! or hangs with preemption or interrupts off or with locks held, condemns the whole
+//! guest: the panic or the watchdog's report is the last that is heard of it, and the
+//! host goes on behind that case in a new guest (`kunit.after=`).
 //!
 //! A case may declare which kernel reports it provokes. It passes only if exactly
 //! those come, in that order; a report in any other case fails that case.
@@ -17,10 +19,11 @@
 //! What runs, in which order and how often is given by an [`Options`], made from
 //! the kernel command line or from the shell's `kunit` command.
 //!
-//! Cases run one at a time, on the CPU that started the run. Assertions may only
-//! be made there, not in functions run on other CPUs.
+//! Cases run one at a time, on the boot CPU. Assertions may only be made in the
+//! case's thread, not in others or in functions run on other CPUs.
 
 mod assert;
+mod case_thread;
 mod expect;
 mod output;
 mod plan;

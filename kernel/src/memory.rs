@@ -17,14 +17,17 @@ use mm::{
 };
 use platform::CpuId;
 
-use crate::{boot, heap, sync::IrqLock};
+use crate::{
+    boot, heap,
+    sync::{Frames, IrqLock},
+};
 
 /// Different ranges that can be told apart; the loader hands over 256 at most.
 const RANGES: usize = 384;
 /// Where 32-bit start-up code can point to.
 const BELOW_4G: u64 = 1 << 32;
 
-static FRAMES: IrqLock<Option<BootFrames<RANGES>>> = IrqLock::new(None);
+static FRAMES: IrqLock<Option<BootFrames<RANGES>>, Frames> = IrqLock::new(None);
 
 /// Takes the firmware's map over, and what early code and the loader's gifts occupy of it.
 pub fn init(handover: &Handover) {

@@ -8,7 +8,11 @@ use core::alloc::Layout;
 
 use platform::PerCpuAddr;
 
-use crate::{arch::percpu, smp, sync::IrqLock};
+use crate::{
+    arch::percpu,
+    smp,
+    sync::{IrqLock, PerCpuArea},
+};
 
 /// Bytes for it on each CPU.
 pub const SIZE: usize = 32 * 1024;
@@ -23,7 +27,7 @@ struct Area {
     granules_used: usize,
 }
 
-static AREA: IrqLock<Area> = IrqLock::new(Area {
+static AREA: IrqLock<Area, PerCpuArea> = IrqLock::new(Area {
     used: [0; GRANULES / 64],
     granules_used: 0,
 });

@@ -5,7 +5,10 @@ use core::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::{smp, sync::IrqLock};
+use crate::{
+    smp,
+    sync::{Expected, IrqLock},
+};
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,7 @@ struct Expectation {
     got: ArrayVec<Kind, KEPT>,
 }
 
-static EXPECTED: IrqLock<Expectation> = IrqLock::new(Expectation {
+static EXPECTED: IrqLock<Expectation, Expected> = IrqLock::new(Expectation {
     armed: ArrayVec::new_const(),
     got: ArrayVec::new_const(),
 });

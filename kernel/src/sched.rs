@@ -40,7 +40,7 @@ pub use switch::{
 pub use thread::{State, Thread, ThreadRef};
 
 use crate::{
-    arch::{irq, preempt},
+    arch::{backtrace, context, irq, preempt},
     report::{self, Kind},
     smp, time, timer,
 };
@@ -70,7 +70,7 @@ pub fn current_ref() -> ThreadRef {
 /// Wakes a thread, or lets its next [`park`] return at once. Not from NMI.
 pub fn unpark(thread: &Thread) {
     if thread.wake.wake() {
-        let _no_switch = Pinned::new();
+        let _no_switch = Pinned::disable();
         // The word says that nobody else does, and that its registers are saved.
         run_queue::make_ready(thread, run_queue::Place::Last);
     }
@@ -121,6 +121,43 @@ pub fn freeze(thread: &Thread) {
     }
 }
 
+/// Whether some CPU is on the thread.
+pub fn is_on_cpu(thread: &Thread) -> bool {
+    smp::online()
+        .iter()
+        .any(|cpu| running_on(cpu).is_some_and(|running| core::ptr::eq(running, thread)))
+}
+
+/// Where a thread that no CPU runs was left.
+///
+/// # Safety
+///
+/// No CPU may take the thread up meanwhile.
+pub unsafe fn saved_start(thread: &Thread) -> backtrace::Start {
+    // SAFETY: nobody runs it, so its stack pointer is saved and nobody writes it.
+    let (rip, rbp) = unsafe { context::saved_frame(*thread.saved_rsp.get()) };
+    backtrace::Start { rip, rbp }
+}
+
+/// Runs the calling thread with another priority until the result is dropped.
+pub fn with_priority(priority: Priority) -> PriorityGuard {
+    let current = current();
+    let before = current.priority();
+    current.set_priority(priority);
+    PriorityGuard(before)
+}
+
+/// Restores a thread's priority.
+#[must_use = "the priority is restored when this is dropped"]
+#[derive(Debug)]
+pub struct PriorityGuard(Priority);
+
+impl Drop for PriorityGuard {
+    fn drop(&mut self) {
+        current().set_priority(self.0);
+    }
+}
+
 /// What the timer interrupt calls while a thread runs.
 pub fn tick() {
     preempt::check();
@@ -158,21 +195,4 @@ fn assert_may_sleep(what: &str) {
 }
 
 /// Preemption is off while it lives.
-#[derive(Debug)]
-pub struct Pinned(core::marker::PhantomData<*mut ()>);
-
-impl Pinned {
-    /// Turns preemption off.
-    #[inline(always)]
-    pub fn new() -> Self {
-        preempt::disable();
-        Self(core::marker::PhantomData)
-    }
-}
-
-impl Drop for Pinned {
-    #[inline(always)]
-    fn drop(&mut self) {
-        preempt::enable();
-    }
-}
+pub type Pinned = platform::Preempt<crate::machine::Kernel>;

@@ -7,7 +7,7 @@
 //! each other from interrupt context do not wait for ever. Nobody may call while holding a
 //! lock that a handler takes.
 
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::{
     CpuId, CpuMask, MAX_CPUS,
@@ -46,8 +46,7 @@ percpu! {
 }
 
 static ONLINE: AtomicU64 = AtomicU64::new(1);
-static LISTS: [CallList; MAX_CPUS] =
-    [const { CallList::new(AtomicPtr::new(core::ptr::null_mut())) }; MAX_CPUS];
+static LISTS: [CallList; MAX_CPUS] = [const { CallList::new() }; MAX_CPUS];
 
 /// Interrupts that a CPU took, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +65,10 @@ pub struct IpiCounts {
 
 /// The CPU that runs this. It may be another one by the time the caller looks, unless
 /// interrupts are off.
-#[inline]
+#[inline(always)]
 pub fn this_cpu() -> CpuId {
-    try_this_cpu().expect("CPU_NUMBER holds a CPU's number")
+    // SAFETY: only `install_percpu` writes it: a CPU's number (0 in the template).
+    unsafe { CpuId::new_unchecked(CPU_NUMBER.get() as u32) }
 }
 
 /// [`this_cpu`] for a panic, which cannot rely on what the CPU's own data say.

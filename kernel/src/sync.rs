@@ -1,59 +1,53 @@
-//! Locks.
+//! Locks as the kernel uses them, and the order in which they may be taken.
+//!
+//! The lock types are those of [`platform::lock`] and [`platform::wait`], on this machine
+//! ([`Kernel`]). Every lock has a class; a lock may be taken while holding one of a smaller
+//! level. Checked builds see to it ([`platform::lockdep`]).
 
-use core::ops::{Deref, DerefMut};
+use platform::{IrqsOff, lock, lock_class};
 
-use spin::mutex::{SpinMutex, SpinMutexGuard};
+use crate::machine::Kernel;
 
-use crate::arch::irq::{self, IrqGuard};
-
-/// A spin lock that keeps interrupts off on the CPU that holds it, so that a handler on the
-/// same CPU can never wait for what it interrupted. Task and interrupt context; not NMI.
-#[derive(Debug, Default)]
-pub struct IrqLock<T>(SpinMutex<T>);
-
+/// A spin lock with interrupts off: task and interrupt context, not NMI.
+pub type IrqLock<T, C> = lock::IrqSpinLock<T, Kernel, C>;
 /// Access to what an [`IrqLock`] protects.
-#[derive(Debug)]
-pub struct IrqLockGuard<'a, T> {
-    // Dropped in this order: unlock, then interrupts.
-    value: SpinMutexGuard<'a, T>,
-    _irqs_off: IrqGuard,
-}
+pub type IrqLockGuard<'a, T, C> = lock::IrqSpinGuard<'a, T, Kernel, C>;
+/// A spin lock with preemption off: task context only.
+pub type SpinLock<T, C> = lock::SpinLock<T, Kernel, C>;
+/// Evidence that interrupts are off.
+pub type IrqsOffGuard = IrqsOff<Kernel>;
 
-impl<T> IrqLock<T> {
-    /// An unlocked lock.
-    pub const fn new(value: T) -> Self {
-        Self(SpinMutex::new(value))
-    }
-
-    /// Turns interrupts off and waits for the lock.
-    pub fn lock(&self) -> IrqLockGuard<'_, T> {
-        let irqs_off = irq::disable();
-        IrqLockGuard {
-            value: self.0.lock(),
-            _irqs_off: irqs_off,
-        }
-    }
-
-    /// The lock, if it is free now. Any context.
-    pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
-        let irqs_off = irq::disable();
-        Some(IrqLockGuard {
-            value: self.0.try_lock()?,
-            _irqs_off: irqs_off,
-        })
-    }
-}
-
-impl<T> Deref for IrqLockGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<T> DerefMut for IrqLockGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.value
-    }
+lock_class! {
+    /// Kernel page tables and the device range. Takes frames for tables.
+    pub struct PageTables = ("page tables", 10);
+    /// Boot memory accounts.
+    pub struct Frames = ("boot frames", 20);
+    /// The test results so far.
+    pub struct TestOutput = ("test output", 30);
+    /// A thread's end and who waits for it.
+    pub struct ThreadEnd = ("thread end", 65);
+    /// The boot heap.
+    pub struct BootHeap = ("boot heap", 70);
+    /// Dynamic per-CPU memory.
+    pub struct PerCpuArea = ("per-CPU area", 75);
+    /// The table of threads.
+    pub struct ThreadTable = ("thread table", 76);
+    /// Free thread stacks.
+    pub struct StackPool = ("stack pool", 77);
+    /// A CPU's timers. Alarms wake threads under it.
+    pub struct Timers = ("timers", 85);
+    /// A CPU's ready threads.
+    pub struct RunQueue = ("run queue", 90);
+    /// What is being watched.
+    pub struct Watched = ("watchdog", 92);
+    /// Reports that a test expects.
+    pub struct Expected = ("expected reports", 93);
+    /// The log ring.
+    pub struct Log = ("log", 94);
+    /// The receive side of the serial port.
+    pub struct SerialPort = ("serial port", 96);
+    /// Bytes that were typed and not read. Wakes who waits for them after it is given back.
+    pub struct SerialRing = ("serial ring", 97);
+    /// The transmit side of the serial port: may be taken under any other.
+    pub struct Console = ("console", 98);
 }

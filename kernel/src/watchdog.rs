@@ -13,14 +13,14 @@ use kernel_early::serial::RawSerial;
 
 use crate::{
     smp,
-    sync::IrqLock,
+    sync::{IrqLock, Watched},
     time,
     timer::{self, TimerNode},
 };
 
 /// When it expires, in [`time::now_ns`]; 0 when off.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
-static WHAT: IrqLock<String> = IrqLock::new(String::new());
+static WHAT: IrqLock<String, Watched> = IrqLock::new(String::new());
 /// One for the CPU that arms the watch, one for another.
 static ALARMS: [TimerNode; 2] = [const { TimerNode::for_interrupt() }; 2];
 
@@ -34,6 +34,13 @@ pub fn arm(ns: u64, what: String) {
     if let Some(other) = smp::online().without(smp::this_cpu()).first() {
         smp::call_on(other, &|| timer::watch(&ALARMS[1], deadline));
     }
+}
+
+/// Ends the guest now: what is watched hangs, for the reason `why`, and cannot be left.
+pub fn expire(why: &str) -> ! {
+    DEADLINE.store(0, Ordering::Release);
+    let what = WHAT.lock().clone();
+    panic!("watchdog: {what} took too long, and {why}");
 }
 
 /// Ends the watch. A timer that rings later finds nothing to do.

@@ -44,6 +44,18 @@ impl CpuId {
         }
     }
 
+    /// The CPU with number `number`, unchecked.
+    ///
+    /// # Safety
+    ///
+    /// `number` must be below [`MAX_CPUS`].
+    #[inline(always)]
+    pub const unsafe fn new_unchecked(number: u32) -> CpuId {
+        debug_assert!((number as usize) < MAX_CPUS);
+        // INVARIANT: as the caller promises.
+        CpuId(number)
+    }
+
     /// The number, as kept in registers and messages.
     #[inline]
     pub const fn number(self) -> u32 {

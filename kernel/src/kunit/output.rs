@@ -9,20 +9,21 @@ use core::fmt::{self, Write};
 use alloc::format;
 use alloc::string::String;
 use kernel_base::ktap::{Ktap, Outcome, Totals};
-use spin::Mutex;
 
 use super::runner::Verdict;
-use crate::console;
+use crate::{
+    console,
+    sync::{IrqLock, TestOutput},
+};
 
-/// The results so far, and what is running. Only the CPU that runs the cases
-/// takes the lock, and never in an interrupt.
+/// The results so far, and what is running.
 struct State {
     ktap: Ktap<Lines>,
     /// `suite.case` of the running case.
     current: String,
 }
 
-static STATE: Mutex<Option<State>> = Mutex::new(None);
+static STATE: IrqLock<Option<State>, TestOutput> = IrqLock::new(None);
 
 /// Sends text to the console line by line.
 struct Lines(String);

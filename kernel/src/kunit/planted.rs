@@ -28,6 +28,7 @@ pub fn named(name: &str) -> Option<Planted> {
     Some(match name {
         "hang" => Planted::Case(&HANG),
         "hang_irqs_on" => Planted::Case(&HANG_IRQS_ON),
+        "hang_asleep" => Planted::Case(&HANG_ASLEEP),
         "hang_locked" => Planted::Case(&HANG_LOCKED),
         "panic" => Planted::Case(&PANIC),
         "fail" => Planted::Case(&FAIL),
@@ -41,6 +42,11 @@ static HANG: Suite = suite(&[case("first", pass), case("hang", hang), case("last
 static HANG_IRQS_ON: Suite = suite(&[
     case("first", pass),
     case("hang_irqs_on", hang_irqs_on),
+    case("last", pass),
+]);
+static HANG_ASLEEP: Suite = suite(&[
+    case("first", pass),
+    case("hang_asleep", hang_asleep),
     case("last", pass),
 ]);
 static HANG_LOCKED: Suite = suite(&[
@@ -95,6 +101,12 @@ fn hang(_: &mut Ctx) -> Outcome {
 fn hang_irqs_on(_: &mut Ctx) -> Outcome {
     loop {
         core::hint::spin_loop();
+    }
+}
+
+fn hang_asleep(_: &mut Ctx) -> Outcome {
+    loop {
+        crate::sched::park();
     }
 }
 

@@ -6,13 +6,14 @@ use alloc::string::String;
 use kernel_base::cmdline::{CommandLine, Shuffle};
 use kernel_base::ktap::Totals;
 use kernel_base::rng::Rng;
+use platform::Priority;
 
+use super::case_thread;
 use super::plan::{self, Planned};
 use super::planted::{self, Planted};
 use super::{Body, Case, Ctx, Hook, Options, Outcome, Stop, Suite, expect, output};
-use crate::arch::irq;
 use crate::report::Kind;
-use crate::{boot, exit, time, watchdog};
+use crate::{boot, exit, sched, time};
 
 /// How a case ended.
 pub enum Verdict {
@@ -112,6 +113,8 @@ fn run_suites(
     truncated: Option<&'static Suite>,
 ) -> Totals {
     let mut totals = Totals::default();
+    // A case that never stops must not keep the runner from seeing that.
+    let _urgent = sched::with_priority(Priority::Urgent);
     if let Some(after) = &options.after
         && !plan::contains(suites, options, after)
     {
@@ -245,42 +248,42 @@ impl<'a> SuiteRun<'a> {
         for index in 0..count {
             let name = params.name(index);
             let what = format!("{full_name}/{name}");
-            let verdict = self.guarded(&what, case.expects, |ctx| params.run(index, ctx));
+            let verdict = self.guarded(&what, case.expects, move |ctx| params.run(index, ctx));
             output::end_param(&name, &verdict);
         }
         output::end_params()
     }
 
-    /// Runs something under the watchdog, and checks what it leaves behind.
+    /// Runs something in a thread of its own, for a limited time, and checks what it leaves
+    /// behind.
     fn guarded(
         &self,
         name: &str,
         expects: &[Kind],
-        run: impl FnOnce(&mut Ctx) -> Outcome,
+        run: impl FnOnce(&mut Ctx) -> Outcome + Send + 'static,
     ) -> Verdict {
         // From the name, so that a case gets the same numbers whatever ran before.
         let seed = name.bytes().fold(self.seed, |seed, byte| {
             seed.wrapping_mul(0x0000_0100_0000_01b3) ^ u64::from(byte)
         });
-        let mut ctx = Ctx {
-            rng: Rng::new(seed),
-        };
-        let irqs_on = irq::enabled();
         expect::arm(expects);
-        watchdog::arm(self.options.timeout_ns, String::from(name));
-        let outcome = run(&mut ctx);
-        watchdog::disarm();
-        let as_expected = expect::check(name, expects, outcome.is_ok());
-        let irqs_kept = irq::enabled() == irqs_on;
-        if !irqs_kept {
-            output::diagnostic(format_args!(
-                "{name}: came back with interrupts {}",
-                if irqs_on { "disabled" } else { "enabled" }
-            ));
-        }
+        let ended = case_thread::run(name, seed, self.options.timeout_ns, run);
+        let outcome = match ended {
+            Ok(ended) => {
+                let as_expected = expect::check(name, expects, ended.outcome.is_ok());
+                if !ended.report(name) || !as_expected {
+                    return Verdict::Failed;
+                }
+                ended.outcome
+            }
+            Err(why) => {
+                output::diagnostic(format_args!("{name}: {why}"));
+                expect::arm(&[]);
+                return Verdict::Failed;
+            }
+        };
         match outcome {
             Err(Stop::Failed) => Verdict::Failed,
-            _ if !as_expected || !irqs_kept => Verdict::Failed,
             Err(Stop::Skipped(reason)) => Verdict::Skipped(reason),
             Ok(()) => Verdict::Passed,
         }

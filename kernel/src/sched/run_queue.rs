@@ -9,7 +9,7 @@ use super::thread::{QueueAdapter, State, Thread};
 use crate::{
     arch::{apic, interrupts::vector, preempt},
     boot, smp,
-    sync::{IrqLock, IrqLockGuard},
+    sync::{self, IrqLock, IrqLockGuard},
 };
 
 const PRIORITIES: usize = Priority::Urgent as usize + 1;
@@ -26,7 +26,7 @@ struct RunQueue {
     running: AtomicU8,
     /// An interrupt that makes the CPU look again is on its way. Under the lock.
     asked: AtomicBool,
-    lists: IrqLock<Lists>,
+    lists: IrqLock<Lists, sync::RunQueue>,
 }
 
 struct Lists {
@@ -136,7 +136,12 @@ fn choose_cpu(thread: &Thread) -> CpuId {
         // Bound to a CPU that is not there: it runs where it can.
         return CpuId::BOOT;
     };
-    let idle = idle_cpus().intersection(allowed);
+    // One that has been given something does not count, though it may not have seen it yet.
+    let idle = idle_cpus()
+        .intersection(allowed)
+        .iter()
+        .filter(|&cpu| !has_ready(cpu))
+        .fold(CpuMask::EMPTY, CpuMask::with);
     if idle.contains(last) || allowed.count() == 1 && allowed.contains(last) {
         return last;
     }
@@ -165,8 +170,16 @@ pub(super) fn pick(cpu: CpuId, leaving: &Thread, keep: Option<bool>) -> Option<U
             && top >= least
             && let Some(thread) = lists.by_priority[top].pop_front()
         {
-            this.ready.fetch_sub(1, Ordering::Relaxed);
-            this.running.store(level(&thread), Ordering::Relaxed);
+            let left = this.ready.fetch_sub(1, Ordering::Relaxed) - 1;
+            let was_idle = this.running.swap(level(&thread), Ordering::Relaxed) == IDLE;
+            drop(lists);
+            // Threads that came while this CPU was thought to be idle need not wait for it.
+            if was_idle
+                && left > 0
+                && let Some(idle) = idle_cpus().without(cpu).first()
+            {
+                ask(idle);
+            }
             return Some(thread);
         }
         if keep.is_none() {
@@ -200,7 +213,10 @@ pub(super) fn steal(cpu: CpuId) -> Option<UnsafeRef<Thread>> {
     None
 }
 
-fn take_for(lists: &mut IrqLockGuard<'_, Lists>, cpu: CpuId) -> Option<UnsafeRef<Thread>> {
+fn take_for(
+    lists: &mut IrqLockGuard<'_, Lists, sync::RunQueue>,
+    cpu: CpuId,
+) -> Option<UnsafeRef<Thread>> {
     for list in lists.by_priority.iter_mut().rev() {
         let mut cursor = list.front_mut();
         while let Some(thread) = cursor.get() {

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 
 use crate::{
     arch::stacks::{self, Owner, Stack, THREADS},
-    sync::IrqLock,
+    sync::{IrqLock, StackPool},
 };
 
 struct Pool {
@@ -15,7 +15,7 @@ struct Pool {
     fresh: usize,
 }
 
-static POOL: IrqLock<Pool> = IrqLock::new(Pool {
+static POOL: IrqLock<Pool, StackPool> = IrqLock::new(Pool {
     free: ArrayVec::new_const(),
     fresh: 0,
 });

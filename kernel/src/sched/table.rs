@@ -7,11 +7,14 @@ use super::{
     stack_pool,
     thread::{Thread, ThreadRef},
 };
-use crate::{arch::stacks::THREADS, sync::IrqLock};
+use crate::{
+    arch::stacks::THREADS,
+    sync::{IrqLock, ThreadTable},
+};
 
 /// Live threads, by no order. Grown outside the lock; never beyond what stacks and CPUs
 /// allow.
-static LIVE: IrqLock<Vec<Arc<Thread>>> = IrqLock::new(Vec::new());
+static LIVE: IrqLock<Vec<Arc<Thread>>, ThreadTable> = IrqLock::new(Vec::new());
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 /// Address of the thread that has each stack: for a stack that ran over, which can take no
 /// lock to find out whose it was.

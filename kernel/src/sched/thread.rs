@@ -14,7 +14,11 @@ use intrusive_collections::{LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
 use platform::{CpuId, CpuMask, Priority, park::ParkWord};
 
 use super::stack_pool::ThreadStack;
-use crate::{heap, sync::IrqLock, timer::TimerNode};
+use crate::{
+    heap,
+    sync::{IrqLock, ThreadEnd},
+    timer::TimerNode,
+};
 
 /// Longest name; longer ones are cut.
 pub const NAME_LEN: usize = 31;
@@ -66,7 +70,7 @@ pub struct Thread {
     /// How often a CPU took it up.
     pub(super) switches: AtomicU64,
     /// Who waits for its end.
-    pub(super) end: IrqLock<End>,
+    pub(super) end: IrqLock<End, ThreadEnd>,
 }
 
 /// A thread's end, for who joins it.
@@ -220,6 +224,11 @@ impl Thread {
 
     pub(super) fn note_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it holds locks that somebody may wait for.
+    pub fn holds_locks(&self) -> bool {
+        false
     }
 
     /// Guest nanoseconds that it ran up to its last switch.

@@ -33,7 +33,10 @@ fn in_use(_: &mut Ctx, cpu: CpuId) -> Outcome {
     let address = seen.load(Ordering::Relaxed);
     let slot = kassert_ok!(stacks::slot_of(address), "{address:#x} is on no stack");
     let fits = match slot.owner {
-        Owner::Cpu(owner, purpose) => owner == cpu && purpose == Use::Main,
+        // The boot CPU's first stack is that of the thread `main`, which runs anywhere.
+        Owner::Cpu(owner, purpose) => {
+            (owner == cpu || owner == CpuId::BOOT) && purpose == Use::Main
+        }
         Owner::Thread(_) => true,
     };
     kassert!(fits, "{:?} on cpu{cpu}", slot.owner);

@@ -215,15 +215,12 @@ fn higher_priority_goes_first(_: &mut Ctx, cpu: CpuId) -> Outcome {
     let running = Arc::new(AtomicBool::new(false));
     let hog = {
         let (stop, running) = (Arc::clone(&stop), Arc::clone(&running));
-        kassert_ok!(Builder::new().on(cpu).priority(Priority::High).spawn(
-            format_args!("hog"),
-            move || {
-                running.store(true, Ordering::Release);
-                while !stop.load(Ordering::Acquire) {
-                    core::hint::spin_loop();
-                }
+        kassert_ok!(Builder::new().on(cpu).spawn(format_args!("hog"), move || {
+            running.store(true, Ordering::Release);
+            while !stop.load(Ordering::Acquire) {
+                core::hint::spin_loop();
             }
-        ))
+        }))
     };
     let urgent = kassert_ok!(Builder::new().on(cpu).priority(Priority::Urgent).spawn(
         format_args!("urgent"),

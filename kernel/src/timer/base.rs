@@ -12,7 +12,7 @@ use super::TICK_NS;
 use crate::{
     arch::{apic, interrupts::vector},
     boot, sched, smp, softirq,
-    sync::{IrqLock, IrqLockGuard},
+    sync::{IrqLock, IrqLockGuard, Timers},
     time, watchdog,
 };
 
@@ -80,7 +80,7 @@ pub(super) struct Base {
 // SAFETY: the pointer is only compared with.
 unsafe impl Send for Base {}
 
-static BASES: [IrqLock<Base>; MAX_CPUS] = [const {
+static BASES: [IrqLock<Base, Timers>; MAX_CPUS] = [const {
     IrqLock::new(Base {
         armed: RBTree::new(Adapter::NEW),
         expired: RBTree::new(Adapter::NEW),
@@ -91,7 +91,7 @@ static BASES: [IrqLock<Base>; MAX_CPUS] = [const {
     })
 }; MAX_CPUS];
 
-type BaseGuard = IrqLockGuard<'static, Base>;
+type BaseGuard = IrqLockGuard<'static, Base, Timers>;
 
 impl TimerNode {
     pub(super) const fn new(kind: Kind) -> Self {
@@ -220,7 +220,7 @@ pub fn cancel_alarm(node: &TimerNode) {
 ///
 /// The node and its target must stay until the node has fired or is cancelled.
 pub(super) unsafe fn arm(node: &TimerNode, deadline: u64) -> bool {
-    let _pinned = sched::Pinned::new();
+    let _pinned = sched::Pinned::disable();
     let own = smp::this_cpu();
     let mut was_armed = false;
     loop {

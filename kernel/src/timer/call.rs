@@ -40,7 +40,7 @@ impl Timer {
     /// that is armed gets the new deadline. `true` if it was armed already. Any context but
     /// NMI.
     pub fn arm(&self, deadline_ns: u64) -> bool {
-        let _pinned = sched::Pinned::new();
+        let _pinned = sched::Pinned::disable();
         let inner = Arc::into_raw(Arc::clone(&self.0));
         self.0
             .node

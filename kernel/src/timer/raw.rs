@@ -28,7 +28,7 @@ pub struct Raw {
 impl Raw {
     /// Takes the hardware of this CPU.
     pub fn take(kind: RawKind) -> Self {
-        let pinned = Pinned::new();
+        let pinned = Pinned::disable();
         let mut base = base::lock(smp::this_cpu());
         assert!(!base.taken, "the timer is lent out already");
         base.taken = true;

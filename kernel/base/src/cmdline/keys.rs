@@ -107,8 +107,8 @@ pub const KEYS: &[Key] = &[
         "kunit.planted",
         ValueType::Name,
         "none",
-        "switch a planted fault of the test build on: hang, hang_irqs_on, hang_locked, \
-         panic, fail, truncate, noplan or silent",
+        "switch a planted fault of the test build on: hang, hang_irqs_on, hang_asleep, \
+         hang_locked, panic, fail, truncate, noplan or silent",
     ),
     key(
         "kunit.repeat",

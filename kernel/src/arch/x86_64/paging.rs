@@ -16,7 +16,7 @@ use spin::Once;
 use crate::{
     memory::{self, Purpose},
     smp,
-    sync::IrqLock,
+    sync::{IrqLock, PageTables},
 };
 
 struct Kernel {
@@ -25,7 +25,7 @@ struct Kernel {
     mmio_next: u64,
 }
 
-static KERNEL: Once<IrqLock<Kernel>> = Once::new();
+static KERNEL: Once<IrqLock<Kernel, PageTables>> = Once::new();
 static ROOT: Once<u64> = Once::new();
 
 /// What mapped memory may be used for.
@@ -61,7 +61,7 @@ pub fn init(handover: &Handover) {
     });
 }
 
-fn kernel() -> &'static IrqLock<Kernel> {
+fn kernel() -> &'static IrqLock<Kernel, PageTables> {
     KERNEL.get().expect("paging is used before paging::init")
 }
 

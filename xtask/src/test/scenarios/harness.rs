@@ -45,11 +45,18 @@ pub fn table() -> Vec<Scenario> {
             "hang_irqs_on",
             &[
                 FIRST,
-                expect(
-                    "planted.hang_irqs_on",
-                    "TIMED OUT",
-                    "planted::hang_irqs_on+0x",
-                ),
+                expect("planted.hang_irqs_on", "FAILED", "planted::hang_irqs_on+0x"),
+                LAST,
+            ],
+        ),
+        // Asleep for ever: the guest goes on with the next case.
+        planted(
+            "hang-asleep",
+            one_cpu(),
+            "hang_asleep",
+            &[
+                FIRST,
+                expect("planted.hang_asleep", "FAILED", "planted::hang_asleep+0x"),
                 LAST,
             ],
         ),
