@@ -217,7 +217,7 @@ fn sleeping_in_atomic() {
     let mut thread = Thread::new(&checker);
     thread.sleep();
     thread.is_clean();
-    let mut atomic = |thread: &mut Thread<'_>, why: &str| {
+    let atomic = |thread: &mut Thread<'_>, why: &str| {
         // Twice the same place: found once.
         let mut at = None;
         for _ in 0..2 {

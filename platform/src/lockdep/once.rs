@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::finding::Kind;
 
 /// How many findings are remembered. Beyond, they are counted and not reported.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = if cfg!(model) { 16 } else { 256 };
 
 /// Findings already reported, by a hash that is never 0.
 #[derive(Debug)]

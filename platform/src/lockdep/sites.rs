@@ -20,7 +20,7 @@ use crate::{Context, CpuId};
 
 /// How many edges have their places noted; a power of two. Beyond it edges count as ever,
 /// but their places are shown as unknown.
-const NOTED: usize = 2048;
+const NOTED: usize = if cfg!(model) { 16 } else { 2048 };
 
 /// Never used.
 const FREE: u32 = 0;
