@@ -137,7 +137,7 @@ fn interrupts_inside_are_noticed() {
 fn sequence_readers_see_whole_writes() {
     static SEEN: [Plain; 3] = [const { Plain::new(0) }; 3];
     static MISSED: Plain = Plain::new(0);
-    Setup::new(2).preemptions(3).check(|| {
+    Setup::new(2).preemptions(2).check(|| {
         let lock = Arc::new(SeqLock::<[u64; 2], Model, Outer, 2>::new([0, 100]));
         let there = Arc::clone(&lock);
         let reader = model::cpu(1, move || {

@@ -94,7 +94,7 @@ impl Sleeper {
 fn no_wake_up_is_lost_or_done_twice() {
     static SWITCHED: [Plain; 3] = [const { Plain::new(0) }; 3];
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound = Some(2);
     model.check(|| {
         let sleeper = Sleeper::new();
         let wakers: [_; 2] = core::array::from_fn(|number| {
@@ -161,7 +161,7 @@ fn a_lost_wake_up_is_noticed() {
         let thread = Model::current_thread();
         let waker = model::cpu(1, move || {
             flag1.store(1, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            fence(SeqCst);
             if waiting1.load(Ordering::Relaxed) == 1 {
                 Model::unpark(&thread);
             }
