@@ -19,6 +19,7 @@
 extern crate std;
 
 pub mod call_list;
+pub mod conformance;
 pub mod deferred;
 pub mod eqs;
 mod guard;
