@@ -113,16 +113,18 @@ pub fn counters_add_up<P: Platform>(size: Size) -> Outcome {
     };
     run::<P, _>(size, &shared, |shared, _| {
         for _ in 0..shared.rounds {
-            let before = shared.counter.sum();
+            let pinned = Preempt::<P>::disable();
+            let before = shared.counter.on(pinned.cpu());
             shared.counter.add(3);
-            ensure(
-                "a sum has the own additions",
-                shared.counter.sum() >= before + 3,
-            )?;
+            let own = shared.counter.on(pinned.cpu());
+            equal("the own CPU's part", own, before + 3)?;
+            ensure("a sum has the own additions", shared.counter.sum() >= own)?;
+            drop(pinned);
+            shared.counter.add(3);
         }
         Ok(())
     })?;
-    let wanted = 3 * (size.threads * size.rounds) as u64;
+    let wanted = 6 * (size.threads * size.rounds) as u64;
     equal("sum", shared.counter.sum(), wanted)?;
     let parts = P::possible_cpus().iter().map(|cpu| shared.counter.on(cpu));
     equal("parts", parts.sum(), wanted)?;
@@ -240,6 +242,8 @@ pub fn local_lock_is_stolen_last<P: Platform>(size: Size) -> Outcome {
                 shared
                     .found
                     .fetch_add(core::mem::take(&mut *value), Ordering::Relaxed);
+                drop(value);
+                ensure("given back", !lock.is_taken())?;
             }
         }
         Ok(())
