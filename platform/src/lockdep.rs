@@ -80,6 +80,7 @@
 
 mod checker;
 mod classes;
+mod entry;
 mod finding;
 mod graph;
 mod held;
@@ -93,9 +94,10 @@ mod usage;
 
 pub use checker::{Checker, Statistics};
 pub use classes::{ClassId, MAX_CLASSES};
+pub use entry::HeldLock;
 pub use finding::{Finding, Kind};
 pub use graph::{Graph, Path};
-pub use held::{Held, HeldLock, MAX_HELD};
+pub use held::{Held, MAX_HELD};
 pub use now::Now;
 pub use report::Report;
 pub use usage::{Irq, Use};

@@ -161,7 +161,14 @@ fn interrupts_that_come_on_while_a_lock_is_held() {
             irq.take(a());
             irq.give(a());
         });
-        let place = thread.irqs_off(|thread| thread.take(a()));
+        let place = thread.irqs_off(|thread| {
+            // The order is known, so the second look is not for the order's sake.
+            thread.take(a());
+            thread.take(b());
+            thread.give(b());
+            thread.give(a());
+            thread.take(a())
+        });
         thread.is_clean();
         if next {
             thread.take(b());
@@ -208,6 +215,46 @@ fn irq_safe_before_irq_unsafe() {
             .collect();
         let text = thread.found_one(Kind::IrqDependency, &named);
         assert!(text.contains("\"alpha\" -> \"beta\"") && text.contains("\"beta\" -> \"gamma\""));
+    }
+}
+
+#[test]
+fn irq_safe_far_before_irq_unsafe() {
+    // The new edge lies in front of the others, or behind, or between.
+    let edges = [(a(), b()), (b(), c()), (c(), Low::class())];
+    for last in 0..edges.len() {
+        let checker = checker();
+        let mut thread = Thread::new(&checker);
+        let inside = thread.interrupt(Context::HardIrq, |irq| {
+            let place = irq.take(a());
+            irq.give(a());
+            place
+        });
+        let outside = thread.take(Low::class());
+        thread.give(Low::class());
+        for (step, (first, second)) in (0..edges.len()).map(|step| {
+            let step = (step + last + 1) % edges.len();
+            (step, edges[step])
+        }) {
+            thread.is_clean();
+            thread.irqs_off(|thread| {
+                thread.take(first);
+                thread.take(second);
+                thread.give(second);
+                thread.give(first);
+            });
+            assert_eq!(thread.found.is_empty(), step != last);
+        }
+        let text = thread.found_one(Kind::IrqDependency, &[&inside, &outside]);
+        for (first, second) in edges {
+            assert!(text.contains(&format!("\"{}\" -> \"{}\"", first.name, second.name)));
+        }
+        // Another way from the one to the other is the same fault.
+        thread.irqs_off(|thread| {
+            thread.take(a());
+            thread.take(c());
+        });
+        thread.is_clean();
     }
 }
 

@@ -4,8 +4,8 @@ use core::panic::Location;
 
 use super::{
     classes::ClassId,
+    entry::HeldLock,
     graph::Path,
-    held::HeldLock,
     usage::{Irq, Use},
 };
 use crate::lock::LockClass;

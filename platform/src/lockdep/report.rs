@@ -5,8 +5,9 @@ use core::{fmt, panic::Location};
 use super::{
     Checker, Now,
     classes::ClassId,
+    entry::{HeldLock, context_name},
     finding::Finding,
-    held::{Held, HeldLock, context_name},
+    held::Held,
     usage::Irq,
 };
 

@@ -14,7 +14,7 @@ use core::{
 
 use super::{
     classes::ClassId,
-    held::{HeldLock, decode_context, encode_context},
+    entry::{HeldLock, decode_context, encode_context},
 };
 use crate::{Context, CpuId};
 
