@@ -23,6 +23,8 @@ pub mod conformance;
 pub mod deferred;
 pub mod eqs;
 mod guard;
+#[cfg(all(feature = "hosted", not(model)))]
+pub mod hosted;
 mod ids;
 pub mod lock;
 pub mod lockdep;

@@ -1,0 +1,114 @@
+//! Interrupts that a test has come at points.
+
+use core::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use std::{
+    boxed::Box,
+    sync::{Arc, PoisonError, RwLock},
+    vec::Vec,
+};
+
+use super::{here::Here, machine::Inner};
+use crate::Context;
+
+struct Handler {
+    one_in: u32,
+    nmi: bool,
+    run: Box<dyn Fn() + Send + Sync>,
+}
+
+/// An injected interrupt; it comes until this is dropped.
+#[must_use = "it comes until this is dropped"]
+pub struct Injection {
+    machine: Arc<Inner>,
+    handler: Arc<Handler>,
+}
+
+/// Those of a machine.
+pub(super) struct Injections {
+    handlers: RwLock<Vec<Arc<Handler>>>,
+    /// How many: a hint that saves the lock.
+    count: AtomicUsize,
+}
+
+impl Injections {
+    pub(super) fn new() -> Self {
+        Self {
+            handlers: RwLock::new(Vec::new()),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Handler>>)) {
+        let mut handlers = self
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        change(&mut handlers);
+        // Relaxed: a hint.
+        self.count.store(handlers.len(), Ordering::Relaxed);
+    }
+
+    /// Runs those whose turn it is.
+    pub(super) fn at_point(&self, here: &Here) {
+        // Relaxed: a hint.
+        if self.count.load(Ordering::Relaxed) == 0 || here.context.get() == Context::Nmi {
+            return;
+        }
+        let random = &here.own().random;
+        let due: Vec<Arc<Handler>> = {
+            let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
+            handlers
+                .iter()
+                .filter(|handler| handler.nmi || !here.irqs_off.get())
+                .filter(|handler| random.one_in(handler.one_in))
+                .cloned()
+                .collect()
+        };
+        for handler in due {
+            let context = if handler.nmi {
+                Context::Nmi
+            } else {
+                Context::HardIrq
+            };
+            here.as_interrupt(context, &handler.run);
+        }
+    }
+}
+
+impl Injection {
+    pub(super) fn new(
+        machine: &Arc<Inner>,
+        one_in: u32,
+        nmi: bool,
+        run: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let handler = Arc::new(Handler { one_in, nmi, run });
+        let added = Arc::clone(&handler);
+        machine.injections.change(|handlers| handlers.push(added));
+        Self {
+            machine: Arc::clone(machine),
+            handler,
+        }
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        let handler = &self.handler;
+        self.machine
+            .injections
+            .change(|handlers| handlers.retain(|other| !Arc::ptr_eq(other, handler)));
+    }
+}
+
+impl fmt::Debug for Injection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Injection")
+            .field("one_in", &self.handler.one_in)
+            .field("nmi", &self.handler.nmi)
+            .finish_non_exhaustive()
+    }
+}

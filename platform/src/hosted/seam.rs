@@ -1,0 +1,296 @@
+//! The seam, for hosted machines.
+
+use core::{
+    alloc::Layout,
+    fmt,
+    panic::Location,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use std::{
+    format,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+    vec::Vec,
+};
+
+use super::{
+    here::with,
+    join,
+    machine::{CALLS, DEFERRED},
+    thread::Thread,
+};
+use crate::{
+    Acquisition, Context, CpuId, CpuMask, LOCAL_DISTANCE, Mark, NodeId, NodeMask, PerCpuAddr,
+    Platform, REMOTE_DISTANCE, Spawn, SpawnError,
+    call_list::{Call, Node},
+    deferred::List,
+    lock::LockClass,
+};
+
+/// The most threads of a machine.
+const MAX_THREADS: usize = 1 << 14;
+
+/// Ends the process where the stack must not be unwound.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        std::eprintln!("a panic in the middle of a call to other CPUs");
+        std::process::abort();
+    }
+}
+
+/// The calling thread's machine, as a [`Platform`]. See [`hosted`](crate::hosted).
+#[derive(Debug, Clone, Copy)]
+pub struct Hosted;
+
+impl Platform for Hosted {
+    const CHECK_LOCKS: bool = cfg!(debug_assertions);
+
+    type Thread = Thread;
+    /// Whether interrupts were off.
+    type IrqState = bool;
+
+    fn current_cpu() -> CpuId {
+        with(|here| here.cpu.get())
+    }
+
+    fn possible_cpus() -> CpuMask {
+        CpuMask::first_n(with(|here| here.machine.possible))
+    }
+
+    fn online_cpus() -> CpuMask {
+        with(|here| here.machine.online())
+    }
+
+    fn node_of(cpu: CpuId) -> NodeId {
+        let node = with(|here| cpu.index() * here.machine.nodes / here.machine.possible);
+        NodeId::from_index(node).expect("the CPU is a possible one")
+    }
+
+    fn nodes() -> NodeMask {
+        NodeMask::first_n(with(|here| here.machine.nodes))
+    }
+
+    fn distance(from: NodeId, to: NodeId) -> u8 {
+        if from == to {
+            LOCAL_DISTANCE
+        } else {
+            REMOTE_DISTANCE
+        }
+    }
+
+    fn preempt_disable() {
+        with(|here| here.preempt.set(here.preempt.get() + 1));
+    }
+
+    fn preempt_enable() {
+        with(|here| {
+            let depth = here.preempt.get().checked_sub(1);
+            let depth = depth.expect("preemption was not off");
+            here.preempt.set(depth);
+            if depth == 0 {
+                here.point();
+            }
+        });
+    }
+
+    fn irq_save() -> bool {
+        with(|here| here.irqs_off.replace(true))
+    }
+
+    fn irq_restore(was_off: bool) {
+        with(|here| {
+            here.irqs_off.set(was_off);
+            if !was_off {
+                here.point();
+            }
+        });
+    }
+
+    fn irqs_enabled() -> bool {
+        with(|here| !here.irqs_off.get())
+    }
+
+    fn context() -> Context {
+        with(|here| here.context.get())
+    }
+
+    fn may_sleep() -> bool {
+        with(|here| here.may_sleep())
+    }
+
+    fn percpu_alloc(layout: Layout) -> Option<PerCpuAddr> {
+        with(|here| here.machine.areas.alloc(layout)).map(PerCpuAddr)
+    }
+
+    unsafe fn percpu_free(addr: PerCpuAddr, layout: Layout) {
+        // SAFETY: as the caller promises.
+        with(|here| unsafe { here.machine.areas.free(addr.0, layout) });
+    }
+
+    fn percpu_here(addr: PerCpuAddr) -> NonNull<u8> {
+        with(|here| {
+            assert!(
+                here.is_pinned(),
+                "per-CPU memory is used with preemption on"
+            );
+            here.machine.areas.on(addr.0, here.cpu.get())
+        })
+    }
+
+    fn percpu_on(addr: PerCpuAddr, cpu: CpuId) -> NonNull<u8> {
+        with(|here| here.machine.areas.on(addr.0, cpu))
+    }
+
+    unsafe fn percpu_add(addr: PerCpuAddr, value: u64) {
+        with(|here| {
+            let word = here.machine.areas.on(addr.0, here.cpu.get());
+            // SAFETY: a live atomic word (contract).
+            let word = unsafe { word.cast::<AtomicU64>().as_ref() };
+            // Load and store apart will do: only the holder of a CPU's baton writes its
+            // words, interrupts and other threads of the CPU come at points only, and there
+            // is none in here. Relaxed: a statistic; the next holder of the baton sees the
+            // store because the baton is handed on under a lock.
+            let sum = word.load(Ordering::Relaxed).wrapping_add(value);
+            word.store(sum, Ordering::Relaxed);
+        });
+    }
+
+    fn now_ns() -> u64 {
+        with(|here| here.machine.start.elapsed().as_nanos() as u64)
+    }
+
+    fn current_thread() -> Thread {
+        with(|here| here.thread.clone())
+    }
+
+    fn park() {
+        with(|here| here.park(None));
+    }
+
+    fn park_until(deadline_ns: u64) {
+        with(|here| {
+            let after = Duration::from_nanos(deadline_ns);
+            here.park(here.machine.start.checked_add(after));
+        });
+    }
+
+    fn unpark(thread: &Thread) {
+        // From outside of all machines, too.
+        let in_nmi = super::here::try_with(|here| here.context.get() == Context::Nmi);
+        assert!(in_nmi != Some(true), "an NMI wakes a thread");
+        if let Some(machine) = thread.0.machine.upgrade()
+            && thread.0.park.wake()
+        {
+            machine.sched().make_ready(thread.clone(), &machine.hints);
+        }
+    }
+
+    fn yield_now() {
+        with(|here| here.yield_now());
+    }
+
+    fn spawn(spawn: Spawn, entry: fn(usize), argument: usize) -> Result<Thread, SpawnError> {
+        let machine = with(|here| Arc::clone(&here.machine));
+        if let Some(cpu) = spawn.cpu
+            && !machine.online().contains(cpu)
+        {
+            return Err(SpawnError::Offline(cpu));
+        }
+        if machine.sched().threads.len() >= MAX_THREADS {
+            return Err(SpawnError::TooManyThreads);
+        }
+        let thread = join::start(&machine, &spawn, move || entry(argument));
+        Self::mark(Mark::Step);
+        thread.map_err(|_| SpawnError::OutOfMemory)
+    }
+
+    fn call(cpus: CpuMask, f: &(dyn Fn() + Sync)) {
+        let panics = Mutex::new(None);
+        // A panic must not keep the call from being counted as done: then the list would go
+        // on pointing to what is on this stack.
+        let function = || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+                *panics.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+        };
+        with(|here| {
+            assert!(here.context.get() != Context::Nmi, "an NMI calls CPUs");
+            Self::mark(Mark::Call);
+            let depth = here.preempt.replace(here.preempt.get() + 1);
+            let machine = &*here.machine;
+            let own = here.cpu.get();
+            let others = cpus.intersection(machine.online()).without(own);
+            let call = Call::new(&function, others.count());
+            let nodes: Vec<Node> = others.iter().map(|_| Node::new(&call)).collect();
+            let bomb = Bomb;
+            for (cpu, node) in others.iter().zip(&nodes) {
+                let target = &machine.cpus[cpu.index()];
+                // SAFETY: call and node stay until the call is done: the bomb keeps what runs
+                // until then from unwinding.
+                if unsafe { target.calls.push(node) } {
+                    target.raise(CALLS);
+                }
+            }
+            if cpus.contains(own) {
+                here.as_interrupt(Context::HardIrq, function);
+            }
+            while !call.is_done() {
+                here.wait_for_call(others);
+            }
+            core::mem::forget(bomb);
+            here.preempt.set(depth);
+        });
+        let panic = panics.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        Self::mark(Mark::Step);
+    }
+
+    fn raise_deferred() {
+        with(|here| here.own().raise(DEFERRED));
+    }
+
+    fn deferred() -> &'static List {
+        with(|here| {
+            let list: *const List = &here.own().deferred;
+            // SAFETY: the machine outlives its threads, and this is asked for by code that
+            // is pinned to a CPU of it and does not keep the result.
+            unsafe { &*list }
+        })
+    }
+
+    fn relax() {
+        with(|here| here.relax());
+    }
+
+    fn mark(_mark: Mark) {
+        with(|here| here.point());
+    }
+
+    fn lock_acquire(acquisition: &Acquisition) {
+        with(|here| {
+            here.check(|checker, held, now, sink| checker.acquire(held, acquisition, now, sink))
+        });
+    }
+
+    fn lock_release(class: &'static LockClass, lock: usize) {
+        with(|here| {
+            here.check(|checker, held, now, sink| checker.release(held, class, lock, now, sink))
+        });
+    }
+
+    fn might_sleep(at: &'static Location<'static>) {
+        with(|here| {
+            here.check(|checker, held, now, sink| checker.might_sleep(held, at, now, sink))
+        });
+    }
+
+    fn report(what: fmt::Arguments<'_>) {
+        with(|here| here.machine.report(format!("{what}")));
+    }
+}
