@@ -61,6 +61,7 @@ pub struct Setup {
     nodes: usize,
     preemptions: Option<usize>,
     calls: bool,
+    blocking: bool,
 }
 
 impl Setup {
@@ -76,6 +77,7 @@ impl Setup {
             nodes: 1,
             preemptions: None,
             calls: false,
+            blocking: false,
         }
     }
 
@@ -105,6 +107,17 @@ impl Setup {
     pub fn calls(self) -> Self {
         Self {
             calls: true,
+            ..self
+        }
+    }
+
+    /// CPUs that wait for a spinning lock are stopped until it is given back, instead of
+    /// looking at it again and again: far fewer orders, for models in which locks are only
+    /// used.
+    #[must_use]
+    pub fn blocking_locks(self) -> Self {
+        Self {
+            blocking: true,
             ..self
         }
     }
@@ -152,6 +165,8 @@ struct Machine {
     /// CPUs that serve their calls themselves. Who holds the lock keeps them so.
     attending: loom::sync::Mutex<CpuMask>,
     now_ns: Cell<u64>,
+    /// Who was stopped at which lock ([`Setup::blocking_locks`]).
+    blocked: RefCell<Vec<(usize, loom::thread::Thread)>>,
     memory: RefCell<Vec<Option<Block>>>,
 }
 
@@ -208,6 +223,7 @@ impl Machine {
             started: Cell::new(CpuMask::EMPTY.with(CpuId::BOOT)),
             attending: loom::sync::Mutex::new(CpuMask::EMPTY),
             now_ns: Cell::new(0),
+            blocked: RefCell::new(Vec::new()),
             memory: RefCell::new(Vec::new()),
         }
     }
@@ -259,6 +275,31 @@ impl Machine {
         // SAFETY: within the block.
         unsafe { block.base.add(cpu.index() * block.stride + offset) }
     }
+}
+
+/// If the model wants so, stops this CPU, which has just found the lock at `lock` taken (no
+/// access in between), until that is given back.
+pub(crate) fn block_on(lock: usize) -> bool {
+    let machine = Machine::get();
+    if machine.setup.blocking {
+        let own = loom::thread::current();
+        machine.blocked.borrow_mut().push((lock, own));
+        loom::thread::park();
+    }
+    machine.setup.blocking
+}
+
+/// The lock at `lock` has just been given back (no access in between).
+pub(crate) fn unblock(lock: usize) {
+    let machine = MACHINE.with_borrow(Option::clone);
+    // Locks are also used in tests that are no model.
+    let Some(machine) = machine else { return };
+    machine.blocked.borrow_mut().retain(|(at, thread)| {
+        if *at == lock {
+            thread.unpark();
+        }
+        *at != lock
+    });
 }
 
 /// The layout of `count` copies, and how far apart they lie.

@@ -72,6 +72,13 @@ impl LockWord {
     #[track_caller]
     fn wait<P: Platform>(&self, cpu: CpuId, class: &'static LockClass) {
         loop {
+            #[cfg(model)]
+            if crate::model::block_on(self.address()) {
+                if self.try_take(cpu) {
+                    return;
+                }
+                continue;
+            }
             // Relaxed: a guess, which the exchange checks. The own number cannot be out of
             // date: only this CPU writes it, and what it wrote later it sees.
             let word = self.0.load(Ordering::Relaxed);
@@ -98,6 +105,13 @@ impl LockWord {
         }
         // Release: the next holder sees what this one did.
         self.0.store(FREE, Ordering::Release);
+        #[cfg(model)]
+        crate::model::unblock(self.address());
+    }
+
+    #[cfg(model)]
+    fn address(&self) -> usize {
+        core::ptr::from_ref(self).addr()
     }
 
     /// Who holds it. For those who watch: may be out of date at once.

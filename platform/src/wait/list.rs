@@ -58,6 +58,14 @@ impl<P: Platform> Waiter<P> {
     }
 }
 
+#[cfg(model)]
+impl<P: Platform> Drop for Waiter<P> {
+    /// For the model checker: nobody may use the entry any more.
+    fn drop(&mut self) {
+        let _end = self.links.exclusive();
+    }
+}
+
 /// Entries in the order in which they shall be woken. Lies under an `IrqSpinLock`; every
 /// entry in it is alive.
 pub(super) struct Waiters<P: Platform> {
@@ -190,6 +198,8 @@ impl<P: Platform> Waiters<P> {
 
     /// Wakes an entry of a list whose lock is held, and leaves it where it is.
     pub(super) fn wake(waiter: &Waiter<P>) {
+        // For the model checker: the entry is in use.
+        let _in_use = waiter.links.shared();
         // Release: see `is_woken`. Before the token, so that who has the token sees the word.
         waiter.woken.store(true, Ordering::Release);
         P::unpark(&waiter.thread);

@@ -7,10 +7,10 @@
 //! before it, so the condition. No wake-up is lost.
 //!
 //! A wake-up of one goes to one entry, and stands for one look at the condition that begins
-//! after it. Its thread either uses it so, or hands it to the next entry: when the condition
-//! came true in a look that began before the wake-up (what the waker did may be for another
-//! thread), or when the deadline came and the condition does not hold. A thread that looked
-//! in vain links itself again, in its old place.
+//! after it. If the condition came true in a look that began earlier, what the waker did may
+//! be for another thread: the wake-up is handed to the next entry. A thread that looked in
+//! vain links itself again, in its old place; one whose deadline came looks once more after
+//! its entry was taken out.
 
 use core::fmt;
 
@@ -108,19 +108,9 @@ impl<P: Platform> WaitQueue<P> {
                 continue;
             }
             if deadline_ns.is_some_and(|deadline| P::now_ns() >= deadline) {
-                let woken = {
-                    let mut guard = self.waiters.lock();
-                    linked.settled(&mut guard);
-                    waiter.is_woken()
-                };
-                // A waker may have come since the condition was looked at.
-                if condition() {
-                    return true;
-                }
-                if woken {
-                    self.wake_one();
-                }
-                return false;
+                linked.settled(&mut self.waiters.lock());
+                // A waker may have come since the last look, and chosen this thread.
+                return condition();
             }
             Waiter::<P>::park(deadline_ns);
         }
