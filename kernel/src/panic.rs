@@ -22,9 +22,9 @@ use crate::{
         backtrace::{self, Start},
         cpu,
         interrupts::TrapFrame,
-        irq,
+        irq, stacks,
     },
-    boot, exit, smp, symbols, time,
+    boot, exit, sched, smp, symbols, time,
 };
 
 const NOBODY: u32 = u32::MAX;
@@ -120,6 +120,7 @@ fn end(cause: fmt::Arguments<'_>, frame: &TrapFrame) -> ! {
         let rbp = STOPPED_RBP[other.index()].load(Ordering::Relaxed);
         let _ = print_backtrace(&mut out, other, Start { rip, rbp });
     }
+    let _ = print_threads(&mut out);
     let _ = writeln!(out, "=== END OF PANIC");
     exit::after_panic()
 }
@@ -175,6 +176,29 @@ fn print_registers(out: &mut RawSerial, f: &TrapFrame) -> fmt::Result {
         "cr0 {:016x}  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}",
         control.cr0, control.cr2, control.cr3, control.cr4
     )
+}
+
+/// The threads that are not asleep, and how many are.
+fn print_threads(out: &mut RawSerial) -> fmt::Result {
+    let mut asleep = 0;
+    writeln!(out, "threads that run or wait for a CPU:")?;
+    for index in 0..stacks::THREADS {
+        // SAFETY: the other CPUs are stopped, and we end no thread any more.
+        let Some(thread) = (unsafe { sched::table::by_stack(index) }) else {
+            continue;
+        };
+        if thread.state() == sched::State::Asleep {
+            asleep += 1;
+        } else {
+            writeln!(
+                out,
+                "  {thread:?} on cpu{}: {:?}",
+                thread.cpu(),
+                thread.state()
+            )?;
+        }
+    }
+    writeln!(out, "  and {asleep} asleep")
 }
 
 fn print_backtrace(out: &mut RawSerial, cpu: CpuId, start: Start) -> fmt::Result {

@@ -69,7 +69,10 @@ fn run(cpu: CpuId) -> ! {
         run_queue::idle_begins(cpu);
         // Here, not before: what was made ready before the line above is found by this, and
         // what is made ready after it brings an interrupt.
-        switch::leave_idle();
+        if switch::leave_idle() {
+            // Something ran meanwhile, and this CPU did not count as idle.
+            continue;
+        }
         let irqs_off = irq::disable();
         if !preempt::switch_wanted() && !run_queue::has_ready(cpu) {
             timer::stop_tick();

@@ -20,8 +20,11 @@ const IDLE: u8 = 0;
 
 /// A CPU's ready threads.
 struct RunQueue {
-    /// Read without the lock by those who look for work.
+    /// How many there are. Changed under the lock.
     ready: AtomicU32,
+    /// How many of them could run elsewhere. Changed under the lock, read without it by
+    /// those who look for work.
+    floating: AtomicU32,
     /// See [`IDLE`]. Written by the own CPU, under the lock.
     running: AtomicU8,
     /// An interrupt that makes the CPU look again is on its way. Under the lock.
@@ -44,6 +47,7 @@ impl Lists {
 static QUEUES: [RunQueue; MAX_CPUS] = [const {
     RunQueue {
         ready: AtomicU32::new(0),
+        floating: AtomicU32::new(0),
         running: AtomicU8::new(IDLE),
         asked: AtomicBool::new(false),
         lists: IrqLock::new(Lists {
@@ -54,6 +58,24 @@ static QUEUES: [RunQueue; MAX_CPUS] = [const {
 
 /// CPUs that look for work or sleep.
 static IDLE_CPUS: AtomicU64 = AtomicU64::new(0);
+
+// Relaxed in both: the lock orders them, and see `idle_begins` for who looks without it. A
+// thread's CPUs do not change while it is on a queue.
+impl RunQueue {
+    fn got(&self, thread: &Thread) {
+        self.ready.fetch_add(1, Ordering::Relaxed);
+        if !thread.is_bound() {
+            self.floating.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn took(&self, thread: &Thread) {
+        self.ready.fetch_sub(1, Ordering::Relaxed);
+        if !thread.is_bound() {
+            self.floating.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 fn queue(cpu: CpuId) -> &'static RunQueue {
     &QUEUES[cpu.index()]
@@ -92,8 +114,7 @@ pub(super) fn make_ready(thread: &Thread, place: Place) {
             Place::Last => list.push_back(entry),
             Place::First => list.push_front(entry),
         }
-        // Relaxed: a hint for those who look without the lock, but see `idle_begins`.
-        this.ready.fetch_add(1, Ordering::Relaxed);
+        this.got(thread);
         let goes_first = level(thread) > this.running.load(Ordering::Relaxed);
         // One interrupt is enough until the CPU has looked (under this lock).
         goes_first && (cpu == own || !this.asked.swap(true, Ordering::Relaxed))
@@ -104,16 +125,22 @@ pub(super) fn make_ready(thread: &Thread, place: Place) {
         } else {
             ask(cpu);
         }
-    } else if !thread.is_bound() {
-        // It waits for its turn here; a CPU with nothing to do could take it.
-        // SeqCst with the one in `idle_begins`: either that CPU finds the thread, or we
-        // find the CPU.
-        fence(Ordering::SeqCst);
-        if let Some(idle) = idle_cpus().intersection(thread.allowed()).first()
-            && idle != own
-        {
-            ask(idle);
-        }
+    } else {
+        share(cpu);
+    }
+}
+
+/// Threads may wait on a CPU's queue for their turn that a CPU with nothing to do could
+/// take: asks one. To be called whenever it is settled that a thread has to wait.
+pub(super) fn share(cpu: CpuId) {
+    if queue(cpu).floating.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    // SeqCst with the one in `idle_begins`: either that CPU finds the thread, or we find the
+    // CPU.
+    fence(Ordering::SeqCst);
+    if let Some(idle) = idle_cpus().without(cpu).without(smp::this_cpu()).first() {
+        ask(idle);
     }
 }
 
@@ -170,16 +197,8 @@ pub(super) fn pick(cpu: CpuId, leaving: &Thread, keep: Option<bool>) -> Option<U
             && top >= least
             && let Some(thread) = lists.by_priority[top].pop_front()
         {
-            let left = this.ready.fetch_sub(1, Ordering::Relaxed) - 1;
-            let was_idle = this.running.swap(level(&thread), Ordering::Relaxed) == IDLE;
-            drop(lists);
-            // Threads that came while this CPU was thought to be idle need not wait for it.
-            if was_idle
-                && left > 0
-                && let Some(idle) = idle_cpus().without(cpu).first()
-            {
-                ask(idle);
-            }
+            this.took(&thread);
+            this.running.store(level(&thread), Ordering::Relaxed);
             return Some(thread);
         }
         if keep.is_none() {
@@ -199,13 +218,13 @@ pub(super) fn pick(cpu: CpuId, leaving: &Thread, keep: Option<bool>) -> Option<U
 pub(super) fn steal(cpu: CpuId) -> Option<UnsafeRef<Thread>> {
     for victim in smp::online().without(cpu) {
         let that = queue(victim);
-        if that.ready.load(Ordering::Relaxed) == 0 {
+        if that.floating.load(Ordering::Relaxed) == 0 {
             continue;
         }
         // No other queue's lock is held, so CPUs that steal from each other only wait.
         let mut lists = that.lists.lock();
         if let Some(thread) = take_for(&mut lists, cpu) {
-            that.ready.fetch_sub(1, Ordering::Relaxed);
+            that.took(&thread);
             thread.set_cpu(cpu);
             return Some(thread);
         }

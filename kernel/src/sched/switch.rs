@@ -178,9 +178,9 @@ pub fn park() {
     preempt::enable();
 }
 
-/// The idle thread found something to do, or was asked to look. Preemption off.
-pub(super) fn leave_idle() {
-    leave(Why::Idle);
+/// The idle thread runs what there is to run. Whether there was something. Preemption off.
+pub(super) fn leave_idle() -> bool {
+    leave(Why::Idle)
 }
 
 /// The running thread ends here.
@@ -190,9 +190,9 @@ pub(super) fn end() -> ! {
     unreachable!("a thread that has ended runs again")
 }
 
-/// Switches away from the running thread, if there is a reason to. Preemption off exactly
-/// once.
-fn leave(why: Why) {
+/// Switches away from the running thread, if there is a reason to; whether there was.
+/// Preemption off exactly once.
+fn leave(why: Why) -> bool {
     assert_eq!(preempt::depth(), 1, "a thread switch with preemption off");
     let irqs_off = irq::disable();
     let cpu = smp::this_cpu();
@@ -200,7 +200,7 @@ fn leave(why: Why) {
     preempt::switch_made();
     TURN_OVER.set(0);
     if why == Why::Parks && !this.wake.begin() {
-        return;
+        return false;
     }
     let here = this.allowed().contains(cpu) && !this.frozen.load(Ordering::Relaxed);
     let keep = match why {
@@ -213,10 +213,14 @@ fn leave(why: Why) {
             // Frozen while it was ready: never taken up again.
             Some(thread) if thread.frozen.load(Ordering::Relaxed) => continue,
             Some(thread) => break intrusive_collections::UnsafeRef::into_raw(thread).cast_const(),
-            None if keep.is_some() || why == Why::Idle => return,
+            None if keep.is_some() || why == Why::Idle => {
+                run_queue::share(cpu);
+                return false;
+            }
             None => break idle::thread_of(cpu),
         }
     };
+    run_queue::share(cpu);
     idle::change(cpu, why == Why::Idle);
     // SAFETY: taken from a queue, or an idle thread: alive (invariant of `Thread`).
     let next = unsafe { &*next };
@@ -244,6 +248,7 @@ fn leave(why: Why) {
     // Back, perhaps on another CPU.
     finish();
     drop(irqs_off);
+    true
 }
 
 /// # Safety
