@@ -8,6 +8,7 @@
 //!
 //! - [`acpi`]: CPUs, nodes, interrupt controllers, clocks and power from the
 //!   firmware's tables
+//! - [`bench`]: what a benchmark run prints, written and read
 //! - [`cmdline`]: the kernel command line, typed
 //! - [`glob`]: patterns for names of test cases
 //! - [`ktap`]: writing test results
@@ -25,6 +26,7 @@
 extern crate std;
 
 pub mod acpi;
+pub mod bench;
 mod bytes;
 pub mod cmdline;
 pub mod glob;

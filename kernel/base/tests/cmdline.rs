@@ -1,7 +1,8 @@
 //! The command line: every key, every kind of problem, and noise.
 
 use kernel_base::cmdline::{
-    CommandLine, DEFAULT_CASE_TIMEOUT_MS, KEYS, MAX_PROBLEMS, OnPanic, ProblemKind, Shuffle, Tokens,
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, KEYS, MAX_PROBLEMS, OnPanic, ProblemKind,
+    Shuffle, Tokens,
 };
 use log::LevelFilter;
 use proptest::prelude::*;
@@ -20,6 +21,8 @@ fn empty_line_has_defaults() {
         let line = CommandLine::parse(line);
         assert!(line.problems().is_empty());
         assert_eq!((line.run, line.kunit, line.kunit_list), (None, None, false));
+        assert_eq!((line.bench, line.bench_list), (None, false));
+        assert_eq!(line.bench_rounds, DEFAULT_ROUNDS);
         assert_eq!((line.kunit_shuffle, line.kunit_repeat), (None, 1));
         assert_eq!(line.kunit_timeout_ms, DEFAULT_CASE_TIMEOUT_MS);
         assert_eq!(
@@ -37,10 +40,12 @@ fn empty_line_has_defaults() {
 fn every_key_is_read() {
     let text = "run=\"echo \\\"a\\\" \\\\ b; cpus\" kunit=mm.*,rcu.? kunit.list kunit.shuffle=7 \
         kunit.repeat=3 kunit.after=mm.alloc kunit.timeout_ms=500 kunit.planted=hang \
-        tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot\n";
+        bench=pair,rcu_* bench.list bench.rounds=3 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot\n";
     let line = CommandLine::parse(text);
     assert_eq!(line.problems(), []);
     assert_eq!(line.run.unwrap().to_string(), r#"echo "a" \ b; cpus"#);
+    assert!(line.bench.unwrap() == "pair,rcu_*");
+    assert_eq!((line.bench_list, line.bench_rounds), (true, 3));
     assert!(line.kunit.unwrap() == "mm.*,rcu.?");
     assert!(line.kunit_list);
     assert_eq!(
@@ -118,6 +123,8 @@ fn malformed_values_change_nothing() {
         "maxcpus=18446744073709551616",
         "debug_exit=0x10000",
         "tsc_khz=fast",
+        "bench=",
+        "bench.rounds=0",
         "kunit.repeat=0",
         "kunit.timeout_ms=0",
         "kunit.shuffle=maybe",
@@ -139,6 +146,7 @@ fn malformed_values_change_nothing() {
             (parsed.maxcpus, parsed.debug_exit, parsed.tsc_khz),
             (None, None, None)
         );
+        assert_eq!((parsed.bench, parsed.bench_rounds), (None, DEFAULT_ROUNDS));
         assert_eq!(
             (parsed.kunit_repeat, parsed.kunit_timeout_ms),
             (1, DEFAULT_CASE_TIMEOUT_MS)

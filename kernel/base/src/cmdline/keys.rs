@@ -74,6 +74,24 @@ const fn key(
 /// Every key the kernel knows, by name.
 pub const KEYS: &[Key] = &[
     key(
+        "bench",
+        ValueType::Globs,
+        "none",
+        "run the benchmarks that match, by name or by what is before the first slash, then exit",
+    ),
+    key(
+        "bench.list",
+        ValueType::Flag,
+        "off",
+        "list the benchmarks instead of running them",
+    ),
+    key(
+        "bench.rounds",
+        ValueType::Count,
+        "5",
+        "rounds of each benchmark, of which the median is reported",
+    ),
+    key(
         "debug_exit",
         ValueType::Port,
         "none",

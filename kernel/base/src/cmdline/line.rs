@@ -4,11 +4,14 @@ use arrayvec::ArrayVec;
 use log::LevelFilter;
 
 use super::token::Tokens;
-use super::{KEYS, MAX_PROBLEMS, Problem, ProblemKind, Text, Token};
+use super::{KEYS, MAX_PROBLEMS, Problem, ProblemKind, Text, Token, ValueType};
 
 /// How long a test case may take where `kunit.timeout_ms` is absent, in
 /// milliseconds of guest time.
 pub const DEFAULT_CASE_TIMEOUT_MS: u64 = 60_000;
+
+/// How many rounds of a benchmark there are where `bench.rounds` is absent.
+pub const DEFAULT_ROUNDS: u64 = 5;
 
 /// The order of test cases that `kunit.shuffle` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,12 @@ pub enum OnPanic {
 pub struct CommandLine<'a> {
     /// `run=`: shell commands to run before exiting.
     pub run: Option<Text<'a>>,
+    /// `bench=`: globs of the benchmarks to run, with commas between them.
+    pub bench: Option<Text<'a>>,
+    /// `bench.list`: only list the benchmarks.
+    pub bench_list: bool,
+    /// `bench.rounds=`: rounds of each benchmark; at least 1.
+    pub bench_rounds: u64,
     /// `kunit=`: globs of the cases to run, with commas between them.
     pub kunit: Option<Text<'a>>,
     /// `kunit.list`: only list the cases.
@@ -76,6 +85,9 @@ impl<'a> CommandLine<'a> {
     pub const fn new() -> Self {
         Self {
             run: None,
+            bench: None,
+            bench_list: false,
+            bench_rounds: DEFAULT_ROUNDS,
             kunit: None,
             kunit_list: false,
             kunit_shuffle: None,
@@ -165,9 +177,9 @@ impl<'a> CommandLine<'a> {
         *seen |= 1 << index;
         let expected = KEYS[index].value;
         match value {
-            None if key == "kunit.list" => self.kunit_list = true,
+            None if expected == ValueType::Flag => self.switch_on(key),
             None => self.report(position, ProblemKind::MissingValue { key, expected }),
-            Some(_) if key == "kunit.list" => {
+            Some(_) if expected == ValueType::Flag => {
                 self.report(position, ProblemKind::UnexpectedValue { key });
             }
             Some(value) => {
@@ -185,10 +197,21 @@ impl<'a> CommandLine<'a> {
         }
     }
 
+    /// Switches `key`, one of [`KEYS`] without a value, on.
+    fn switch_on(&mut self, key: &str) {
+        match key {
+            "bench.list" => self.bench_list = true,
+            "kunit.list" => self.kunit_list = true,
+            _ => {}
+        }
+    }
+
     /// Gives `key`, one of [`KEYS`], a value; `None` if the value is malformed.
     fn assign(&mut self, key: &str, value: Text<'a>) -> Option<()> {
         match key {
             "run" => self.run = Some(value),
+            "bench" => self.bench = Some(not_empty(value)?),
+            "bench.rounds" => self.bench_rounds = count(value)?,
             "kunit" => self.kunit = Some(not_empty(value)?),
             "kunit.shuffle" => self.kunit_shuffle = Some(shuffle(value)?),
             "kunit.repeat" => self.kunit_repeat = count(value)?,

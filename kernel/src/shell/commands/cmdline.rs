@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use kernel_base::cmdline::{CommandLine, DEFAULT_CASE_TIMEOUT_MS, KEYS, OnPanic, Shuffle};
+use kernel_base::cmdline::{CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, KEYS, OnPanic, Shuffle};
 use log::LevelFilter;
 
 use crate::boot;
@@ -39,6 +39,9 @@ fn show(_: Args<'_>) -> Status {
 /// What `key` was set to, if it is not the default.
 fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
     match key {
+        "bench" => line.bench.map(|globs| globs.to_string()),
+        "bench.list" => line.bench_list.then(|| String::from("on")),
+        "bench.rounds" => differs(line.bench_rounds, DEFAULT_ROUNDS),
         "debug_exit" => line.debug_exit.map(|port| format!("{port:#x}")),
         "kunit" => line.kunit.map(|globs| globs.to_string()),
         "kunit.after" => line.kunit_after.map(|name| name.to_string()),
