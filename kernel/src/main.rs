@@ -11,6 +11,7 @@ extern crate alloc;
 #[macro_use]
 mod console;
 mod arch;
+mod bench;
 mod boot;
 mod exit;
 mod heap;
@@ -67,12 +68,15 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     kernel_main()
 }
 
-/// What a booted kernel does: the tests it was asked for, or the shell. Debuggers stop here.
+/// What a booted kernel does: the tests or benchmarks it was asked for, or the shell. Debuggers stop here.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn kernel_main() -> ! {
     if boot::command_line().kunit.is_some() || boot::command_line().kunit_list {
         kunit::run_from_command_line();
+    }
+    if boot::command_line().bench.is_some() || boot::command_line().bench_list {
+        bench::run_from_command_line();
     }
     shell::main()
 }

@@ -2,6 +2,7 @@
 //! [`kunit`](crate::kunit).
 
 mod apic;
+mod bench;
 mod boot;
 mod cmdline;
 mod exceptions;

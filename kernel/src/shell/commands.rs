@@ -2,6 +2,7 @@
 
 mod acpi;
 mod basic;
+mod bench;
 mod cmdline;
 mod inspect;
 mod machine;

@@ -3,7 +3,9 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use kernel_base::cmdline::{CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, KEYS, OnPanic, Shuffle};
+use kernel_base::cmdline::{
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, KEYS, OnPanic, Shuffle,
+};
 use log::LevelFilter;
 
 use crate::boot;
