@@ -1,5 +1,6 @@
 //! The command line of `cargo xtask`.
 
+mod bench_args;
 mod examples;
 mod machine_args;
 mod test_args;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench_args::BenchArgs;
 pub use machine_args::{AccelChoice, MachineArgs};
 pub use test_args::TestArgs;
 
@@ -35,6 +37,9 @@ pub enum Command {
     /// Run the host tests of every crate and the tests inside the kernel
     #[command(after_help = examples::TEST)]
     Test(TestArgs),
+    /// Measure the workloads inside the kernel, and compare with a baseline
+    #[command(after_help = examples::BENCH)]
+    Bench(BenchArgs),
     /// Make a UEFI disk image, for real machines and for --firmware uefi
     #[command(after_help = examples::IMAGE)]
     Image(ImageArgs),
@@ -151,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn filters_are_split_at_commas() {
+        let Command::Bench(args) = parse("bench --machine icount --filter pair,sched/*")
+            .unwrap()
+            .command
+        else {
+            panic!("not bench");
+        };
+        assert_eq!(args.filter, ["pair", "sched/*"]);
+        assert_eq!(args.rounds, 5);
+    }
+
+    #[test]
     fn gdb_options_pass_through() {
         let Command::Gdb(args) = parse("gdb --cpus 2 --batch -ex 'info threads' -ex bt")
             .unwrap()
@@ -172,6 +189,10 @@ mod tests {
             "run --accel fast",
             "run --timeout never",
             "run --no-such-option",
+            "bench",
+            "bench --machine fast",
+            "bench --machine icount --rounds 0",
+            "bench --machine icount --allow-other-tools",
             "walk",
         ] {
             let error = parse(line).expect_err(line);

@@ -1,5 +1,6 @@
 //! The commands, one module each. (`test` is large enough to live on its own.)
 
+pub mod bench;
 pub mod check;
 pub mod doctor;
 pub mod gdb;

@@ -3,6 +3,7 @@
 //! From the command line inwards:
 //!
 //! - [`cli`]: the options; [`cmd`]: one module a command; [`test`](mod@test): the command of that name
+//! - [`bench`]: figures, and comparing them
 //! - [`machine`]: the shape of a guest; [`qemu`]: the command line that gives it
 //! - [`guest`]: a running guest: its lines, its end, its deadline
 //! - [`toolchain`]: a compiler for bare metal, found or installed; [`tools`]: QEMU and the like;
@@ -14,6 +15,7 @@
 //! It is a library with a small program around it, so that integration tests
 //! reach every part.
 
+pub mod bench;
 pub mod build;
 pub mod cli;
 pub mod cmd;

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let result = signals::install().and_then(|()| match &cli.command {
         Command::Run(args) => cmd::run::run(args),
         Command::Test(args) => test::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
         Command::Image(args) => cmd::image::run(args),
         Command::Gdb(args) => cmd::gdb::run(args),
         Command::Doctor => cmd::doctor::run(),

@@ -19,13 +19,13 @@ mod ktap;
 mod list;
 mod outcome;
 mod process;
-mod qemu;
+pub(crate) mod qemu;
 mod report;
-mod scenario;
+pub(crate) mod scenario;
 mod scenarios;
 mod shapes;
-mod subject;
-mod tier;
+pub(crate) mod subject;
+pub(crate) mod tier;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -34,6 +34,23 @@ Examples:
   cargo xtask test --long                     everything, for its stated duration
   CI=true cargo xtask test                    everything, with durations cut to a twentieth";
 
+pub const BENCH: &str = "\
+Examples:
+  cargo xtask bench --machine icount                          count instructions, 1 CPU
+  cargo xtask bench --machine mttcg --filter sched            wall time, 4 CPUs
+  cargo xtask bench --machine icount4 --json base.json        keep the figures
+  cargo xtask bench --machine icount4 --baseline base.json    what got worse?
+
+Figures go to standard output, one line each; all else goes to standard error.
+
+Worse than the baseline: on icount and icount4 more than 2 instructions per operation and
+more than 1 %; elsewhere, where the host does other things as well, more than 50 % and
+20 ns, and no round as good as the worst of the baseline.
+
+Status: 0 if all went well, 1 if a workload went wrong, got worse or can no longer run, or
+nothing could be measured, 2 for a wrong option. A workload that a machine has too few CPUs
+for is skipped, and said to be; that alone is no failure.";
+
 pub const IMAGE: &str = "\
 Examples:
   cargo xtask image                           a disk image under target/

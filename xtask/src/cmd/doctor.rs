@@ -124,7 +124,7 @@ fn program(tool: Tool, vital: bool) -> Line {
 }
 
 /// The first line of what a program says of its version.
-fn version(program: &Path) -> String {
+pub(super) fn version(program: &Path) -> String {
     let output = Command::new(program).arg("--version").output().ok();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.and_then(|text| text.lines().next().map(str::to_owned))

@@ -43,6 +43,20 @@ impl Qemu {
         }
         let toolchain = Toolchain::require()?;
         let images = build::images(&toolchain, args.release)?;
+        Self::new(toolchain, images, tier, logs)
+    }
+
+    /// A world in which guests boot `images`, which `toolchain` has made.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be told where this program is.
+    pub fn new(
+        toolchain: Toolchain,
+        images: Images,
+        tier: Tier,
+        logs: PathBuf,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             symbolizer: Symbolizer::new(&images.kernel),
             toolchain,

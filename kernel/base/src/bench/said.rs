@@ -11,6 +11,10 @@ const CHECKED: &str =
 
 /// A line of a benchmark run; prints as it is, without newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack; a box would need the heap"
+)]
 pub enum Said<'a> {
     /// The first line.
     Begin {
