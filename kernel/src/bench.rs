@@ -35,11 +35,13 @@
 //! - *Something else is measured too*: [`Run::key`].
 //! - *It cannot run here*: [`Stop::Skipped`]. *It went wrong*: [`Stop::Failed`].
 //!
-//! Workloads run one after the other, in the context of whoever started the run, with
-//! interrupts on. They must leave nothing behind that disturbs the next: no armed timer, no
+//! Workloads run one after the other, in the thread that started the run, which is bound to
+//! the boot CPU meanwhile, with interrupts and preemption on: a workload may sleep, and the
+//! tick is part of the figures. They must leave nothing behind that disturbs the next: no armed timer, no
 //! running thread. On a machine that counts instructions a run repeats to the last digit
 //! as long as they keep to that and take no random numbers but from a fixed seed.
 
+mod idle;
 mod plan;
 mod run;
 mod runner;
@@ -48,6 +50,7 @@ mod sched;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use idle::prepare as prepare_idle;
 pub use plan::workloads;
 pub use run::{Run, Start, Took};
 pub use runner::{figures, list, run, run_from_command_line};

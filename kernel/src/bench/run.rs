@@ -4,9 +4,10 @@ use core::hint::black_box;
 
 use arrayvec::ArrayVec;
 use kernel_base::bench::{MAX_KEYS, Tenths, Value};
+use platform::CpuId;
 
-use super::Stop;
-use crate::time;
+use super::{Stop, idle};
+use crate::{smp, time};
 
 /// A call of a workload: what it has to do, and what it has measured so far.
 #[derive(Debug)]
@@ -24,13 +25,15 @@ pub struct Run {
 pub struct Took {
     /// Wall time in nanoseconds.
     pub ns: u64,
-    /// Nanoseconds of it in which this CPU was halted.
+    /// Nanoseconds of it in which the CPU had nothing to run.
     pub idle_ns: u64,
 }
 
-/// The beginning of such a stretch, on the CPU where it also ends.
+/// The beginning of such a stretch. The thread that measures should be bound to its CPU:
+/// idle time is that of the CPU where it began.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
+    cpu: CpuId,
     idle_ns: u64,
     // Read last at the start and first at the end, so that only the counter's own reading
     // is inside.
@@ -41,8 +44,10 @@ impl Start {
     /// Now.
     #[inline]
     pub fn now() -> Self {
+        let cpu = smp::this_cpu();
         Self {
-            idle_ns: idle_ns(),
+            cpu,
+            idle_ns: idle::ns(cpu),
             ns: time::now_ns(),
         }
     }
@@ -53,17 +58,9 @@ impl Start {
         let ns = time::now_ns() - self.ns;
         Took {
             ns,
-            idle_ns: idle_ns() - self.idle_ns,
+            idle_ns: idle::ns(self.cpu) - self.idle_ns,
         }
     }
-}
-
-/// Nanoseconds for which this CPU has been halted since it started.
-#[inline]
-fn idle_ns() -> u64 {
-    // A CPU halts when it has nothing to run. As long as a run of benchmarks is not a
-    // thread that could sleep, its CPU always has: it never halts meanwhile.
-    0
 }
 
 impl Run {

@@ -7,8 +7,10 @@ use alloc::vec::Vec;
 use kernel_base::bench::{Figures, Malformed, Said, median};
 use kernel_base::cmdline::CommandLine;
 
-use super::{Options, Run, Stop, Workload, plan};
-use crate::{boot, exit, smp};
+use platform::{CpuId, CpuMask};
+
+use super::{Options, Run, Stop, Workload, idle, plan};
+use crate::{boot, exit, sched, smp};
 
 /// The warm-up does the part of the operations that has this divisor.
 const WARM_UP: u64 = 10;
@@ -67,6 +69,16 @@ pub fn run(options: &Options) -> bool {
         rounds: options.rounds,
         cpus: smp::online().count() as u32,
     });
+    idle::prepare();
+    // Always the same CPU, so that runs are alike.
+    let allowed = sched::current().allowed();
+    sched::move_to(CpuMask::only(CpuId::BOOT));
+    let good = run_here(options);
+    sched::move_to(allowed);
+    good
+}
+
+fn run_here(options: &Options) -> bool {
     let (mut measured, mut skipped, mut failed) = (0, 0, unmatched(options));
     for workload in plan::selected(options) {
         let name = workload.name;

@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel_base::bench::{Tenths, Value, is_name};
+use platform::{CpuId, CpuMask};
 
 use crate::bench::{self, Run, Start, Stop, Workload};
 use crate::kunit::{Ctx, Outcome, kassert, kassert_eq, kunit_suite};
-use crate::time;
+use crate::{sched, time};
 
 kunit_suite! {
     name: "bench",
@@ -19,6 +20,7 @@ kunit_suite! {
         warm_up_is_a_tenth_and_not_counted,
         several_cpus_share,
         timed_parts_add_up,
+        sleep_is_idle_time,
         what_is_no_figure_says_why,
     ],
 }
@@ -137,6 +139,30 @@ fn timed_parts_add_up(_: &mut Ctx) -> Outcome {
     // What lies around the parts is no part of it.
     kassert!(timed <= sum, "{timed} ns of {sum} ns");
     kassert!(whole.took().ns >= timed + 2 * PART_NS);
+    Ok(())
+}
+
+fn sleep_is_idle_time(_: &mut Ctx) -> Outcome {
+    const SLEEP_NS: u64 = 20_000_000;
+    let allowed = sched::current().allowed();
+    sched::move_to(CpuMask::only(CpuId::BOOT));
+    bench::prepare_idle();
+    let mut run = Run::new(1);
+    run.time(|| sched::sleep_ns(SLEEP_NS));
+    let slept = run.took();
+    let start = Start::now();
+    time::spin_ns(1_000_000);
+    let spun = start.took();
+    sched::move_to(allowed);
+    // Others may run on this CPU meanwhile, but not all the time.
+    kassert!(
+        (1..=slept.ns).contains(&slept.idle_ns),
+        "{} ns of {} ns",
+        slept.idle_ns,
+        slept.ns
+    );
+    kassert!(slept.ns >= SLEEP_NS);
+    kassert_eq!(spun.idle_ns, 0);
     Ok(())
 }
 
