@@ -108,7 +108,10 @@ fn judge(baseline: &Report, ran: &Ran, filter: &Filter, rule: Rule) -> bool {
         .filter(|finding| finding.is_failure())
         .count();
     if worse > 0 {
-        ui::error(&format!("{worse} of {} got worse ({rule})", findings.len()));
+        ui::error(&format!(
+            "{worse} of {} got worse ({rule}) or cannot run",
+            findings.len()
+        ));
     }
     worse == 0
 }

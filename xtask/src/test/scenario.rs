@@ -46,6 +46,8 @@ pub struct Scenario {
 pub enum Action {
     /// Boots once and looks at the output.
     Boot(Boot),
+    /// The same twice, and whether both print the same to the last byte.
+    Twice(Boot),
     /// Runs the in-kernel tests with a planted fault and looks at the results.
     Planted(Planted),
     /// Runs xtask and looks at what it says.
@@ -174,7 +176,10 @@ fn one(scenario: &Scenario, world: &dyn World, reporter: &Reporter) -> CaseResul
     let path = world.logs().join(format!("{GROUP}-{}.log", scenario.name));
     let outcome = match Log::create(&path) {
         Ok(mut log) => match &scenario.action {
-            Action::Boot(boot) => run_boot(boot, &scenario.name, world, &mut log, reporter),
+            Action::Boot(boot) => {
+                run_boot(boot, &scenario.name, world, &mut log, reporter).outcome(boot)
+            }
+            Action::Twice(boot) => run_twice(boot, &scenario.name, world, &mut log, reporter),
             Action::Planted(planted) => run_planted(planted, world, &mut log),
             Action::Program(program) => program::run(program, &world.xtask(), &mut log),
             Action::Orphan => program::run_orphan(&world.xtask(), &mut log),
@@ -186,22 +191,41 @@ fn one(scenario: &Scenario, world: &dyn World, reporter: &Reporter) -> CaseResul
     result
 }
 
+/// What came of a boot.
+enum Booted {
+    /// There was none.
+    Not(Outcome),
+    /// What was seen, what went wrong outside of the guest, and what QEMU said.
+    Seen(Transcript, Vec<String>, String),
+}
+
+impl Booted {
+    fn outcome(self, boot: &Boot) -> Outcome {
+        match self {
+            Self::Not(outcome) => outcome,
+            Self::Seen(transcript, wrong, stderr) => {
+                conclude(&boot.checks, transcript, wrong, &stderr)
+            }
+        }
+    }
+}
+
 fn run_boot(
     boot: &Boot,
     name: &str,
     world: &dyn World,
     log: &mut Log,
     reporter: &Reporter,
-) -> Outcome {
+) -> Booted {
     let starter = match world.starter(&boot.machine, GENEROUS) {
         Ok(starter) => starter,
-        Err(absent) => return absent.into(),
+        Err(absent) => return Booted::Not(absent.into()),
     };
     log.remark(&format!("command line: {}", boot.cmdline));
     let since = Instant::now();
     let mut machine = match starter.start(&boot.cmdline) {
         Ok(machine) => machine,
-        Err(error) => return Outcome::Failed(vec![format!("{error:#}")]),
+        Err(error) => return Booted::Not(Outcome::Failed(vec![format!("{error:#}")])),
     };
     let mut lines = Vec::new();
     let mut typed = None;
@@ -225,7 +249,36 @@ fn run_boot(
         wrong.push(format!("cannot type to the guest: {error:#}"));
     }
     let stderr = machine.stderr();
-    conclude(&boot.checks, Transcript { lines, end }, wrong, &stderr)
+    Booted::Seen(Transcript { lines, end }, wrong, stderr)
+}
+
+fn run_twice(
+    boot: &Boot,
+    name: &str,
+    world: &dyn World,
+    log: &mut Log,
+    reporter: &Reporter,
+) -> Outcome {
+    let first = match run_boot(boot, name, world, log, reporter) {
+        Booted::Seen(transcript, ..) => transcript,
+        Booted::Not(outcome) => return outcome,
+    };
+    let mut second = run_boot(boot, name, world, log, reporter);
+    if let Booted::Seen(again, wrong, _) = &mut second {
+        let pairs = first.lines.iter().zip(&again.lines);
+        if let Some((before, after)) = pairs.clone().find(|(before, after)| before != after) {
+            wrong.push(format!("the two differ: `{before}`, then `{after}`"));
+        } else if first.lines.len() != again.lines.len() || first.end != again.end {
+            wrong.push(format!(
+                "the two differ: {} lines and {}, then {} lines and {}",
+                first.lines.len(),
+                first.end,
+                again.lines.len(),
+                again.end
+            ));
+        }
+    }
+    second.outcome(boot)
 }
 
 /// Applies all checks; what is wrong comes first, then the end of the output.

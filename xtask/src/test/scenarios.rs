@@ -1,5 +1,6 @@
 //! The tables of scenarios.
 
+mod bench;
 mod boots;
 mod harness;
 mod lines;
@@ -16,6 +17,7 @@ use crate::machine::{Machine, Nodes, Size};
 pub fn all(tier: Tier) -> Vec<Scenario> {
     let tables = [
         boots::table(),
+        bench::table(),
         harness::table(),
         tools::table(),
         panics::table(),
@@ -104,7 +106,7 @@ mod tests {
         };
         for scenario in all(Tier::Long) {
             let checks = match scenario.action {
-                Action::Boot(boot) => {
+                Action::Boot(boot) | Action::Twice(boot) => {
                     assert!(
                         boot.machine.check().is_ok(),
                         "{} is impossible",

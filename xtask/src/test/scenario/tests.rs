@@ -2,15 +2,18 @@ use super::*;
 use crate::test::subject::fake::{Fake, Prepared};
 use crate::test::subject::{End, Heard, SUCCESS};
 
-/// A world whose guests print what their machine's CPU is called.
+/// A world whose guests print what their machine's CPU is called. `%` becomes the number of
+/// the start, from 1 on.
 struct Told {
     logs: tempfile::TempDir,
+    starts: std::sync::atomic::AtomicU32,
 }
 
 impl Told {
     fn new() -> Self {
         Self {
             logs: tempfile::tempdir().expect("a temporary folder"),
+            starts: Default::default(),
         }
     }
 }
@@ -21,7 +24,11 @@ impl World for Told {
             "skip" => Err(Absent::Skip("no such firmware".into())),
             "fail" => Err(Absent::Fail("the image\ncannot be built".into())),
             text => {
-                let fake = Fake::new(text, Heard::Ended(Some(SUCCESS)));
+                let start = 1 + self
+                    .starts
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let text = text.replace('%', &start.to_string());
+                let fake = Fake::new(&text, Heard::Ended(Some(SUCCESS)));
                 Ok(Box::new(Prepared::new([fake])))
             }
         }
@@ -190,4 +197,27 @@ fn programs_are_run_and_looked_at() {
             .outcome
             .is_failure()
     );
+}
+
+#[test]
+fn what_is_run_twice_must_be_the_same_twice() {
+    let reporter = Reporter::silent();
+    let twice = |text: &str| {
+        let world = Told::new();
+        let checks = vec![Check::Has("b".into())];
+        let mut scenario = boot("twice", text, checks);
+        let Action::Boot(boot) = scenario.action else {
+            panic!("not a boot")
+        };
+        scenario.action = Action::Twice(boot);
+        one(&scenario, &world, &reporter).outcome
+    };
+    assert_eq!(twice("a\nb"), Outcome::Passed);
+    assert_eq!(twice("skip"), Outcome::Skipped("no such firmware".into()));
+    let Outcome::Failed(lines) = twice("a\nb %") else {
+        panic!("the lines differ")
+    };
+    assert_eq!(lines[0], "the two differ: `b 1`, then `b 2`");
+    // The checks are made as well.
+    assert!(matches!(twice("a"), Outcome::Failed(_)));
 }
