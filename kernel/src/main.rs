@@ -68,7 +68,8 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     kernel_main()
 }
 
-/// What a booted kernel does: the tests or benchmarks it was asked for, or the shell. Debuggers stop here.
+/// What a booted kernel does: the tests or benchmarks it was asked for, or the shell.
+/// Debuggers stop here.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn kernel_main() -> ! {
