@@ -64,8 +64,8 @@ impl fmt::Display for Malformed {
 
 impl core::error::Error for Malformed {}
 
-/// Whether `pattern` means the workload `name`: as a glob over the whole name, or, if it
-/// has no slash, over the part before the first slash.
+/// Whether `pattern` means the workload `name`: as a glob over the whole name, or over the
+/// part before the first slash (only a pattern without one can).
 ///
 /// ```
 /// use kernel_base::bench::matches;
@@ -74,7 +74,7 @@ impl core::error::Error for Malformed {}
 /// ```
 pub fn matches(pattern: &str, name: &str) -> bool {
     let group = name.split_once('/').map_or(name, |(group, _)| group);
-    glob::matches(pattern, name) || (!pattern.contains('/') && glob::matches(pattern, group))
+    glob::matches(pattern, name) || glob::matches(pattern, group)
 }
 
 /// The round to report, with the lowest and the highest figure: `rounds` sorted by
