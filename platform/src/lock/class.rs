@@ -2,7 +2,7 @@
 //! order checker.
 //!
 //! A class is a type, so that a lock carries it without a word of memory and the order of
-//! two classes can be compared when the program is compiled. [`lock_class!`] defines them.
+//! two classes can be compared when the program is compiled. [`lock_class!`](crate::lock_class) defines them.
 
 use core::sync::atomic::{AtomicU16, Ordering};
 
@@ -54,7 +54,7 @@ impl LockClass {
     }
 }
 
-/// A lock class as a type. Made by [`lock_class!`].
+/// A lock class as a type. Made by [`lock_class!`](crate::lock_class).
 pub trait Class: 'static {
     /// See [`LockClass::level`].
     const LEVEL: u8;
