@@ -30,7 +30,7 @@ use core::sync::atomic::Ordering;
 
 use platform::{CpuId, CpuMask, Priority};
 
-pub use idle::{become_idle, is_idle};
+pub use idle::{become_idle, eqs, is_idle};
 pub use run_queue::ready_count;
 pub use spawn::{Builder, JoinHandle};
 pub use switch::{

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use alloc::{boxed::Box, sync::Arc};
-use platform::{CpuId, CpuMask, MAX_CPUS, Priority};
+use platform::{CpuId, CpuMask, MAX_CPUS, Priority, eqs::Eqs};
 
 use super::{run_queue, spawn, switch, thread::Thread};
 use crate::{
@@ -13,6 +13,15 @@ use crate::{
 
 static THREADS: [AtomicPtr<Thread>; MAX_CPUS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+
+/// Which CPUs are idle, for RCU to read from afar. A CPU's word is even from when its idle
+/// loop begins to sleep until it ends, but for interrupts.
+static EQS: [Eqs; MAX_CPUS] = [const { Eqs::new() }; MAX_CPUS];
+
+/// A CPU's extended quiescent state: written by the CPU, read by all.
+pub fn eqs(cpu: CpuId) -> &'static Eqs {
+    &EQS[cpu.index()]
+}
 
 /// A CPU's idle thread. It never ends.
 pub(super) fn thread_of(cpu: CpuId) -> *const Thread {
@@ -45,6 +54,9 @@ pub(super) fn make_for_boot_cpu() {
         }),
     );
     note(cpu, &thread);
+    let _irqs_off = irq::disable();
+    // The CPU has been running, but nobody looked so far.
+    eqs(cpu).idle_exit();
 }
 
 /// A CPU that has just started: what runs becomes its idle thread, for ever. Interrupts off,
@@ -58,6 +70,7 @@ pub fn become_idle() -> ! {
         Priority::Low,
     );
     note(cpu, &thread);
+    eqs(cpu).idle_exit();
     smp::mark_online(cpu);
     irq::enable();
     run(cpu)
@@ -76,8 +89,11 @@ fn run(cpu: CpuId) -> ! {
         let irqs_off = irq::disable();
         if !preempt::switch_wanted() && !run_queue::has_ready(cpu) {
             timer::stop_tick();
+            eqs(cpu).idle_enter();
             // Interrupts come on and the CPU sleeps in one step.
             irq::enable_and_wait();
+            irq::disable_here();
+            eqs(cpu).idle_exit();
         }
         drop(irqs_off);
     }

@@ -29,17 +29,24 @@ pub extern "C" fn dispatch(frame: &mut TrapFrame) {
     match frame.vector as u8 {
         vector::NMI => {
             preempt::enter(Interrupt::Nmi);
+            let eqs = sched::eqs(smp::this_cpu());
+            let entered = eqs.nmi_enter();
             nmi(frame);
+            eqs.nmi_exit(entered);
             preempt::leave(Interrupt::Nmi);
         }
         0..=31 => exception(frame),
         vector => {
             preempt::enter(Interrupt::Hard);
+            let eqs = sched::eqs(smp::this_cpu());
+            let entered = eqs.irq_enter();
             interrupt(vector);
             preempt::leave(Interrupt::Hard);
             if preempt::context() == Context::Task && softirq::is_raised() {
                 softirq::run_at_interrupt_end();
             }
+            eqs.irq_exit(entered);
+            // Out of idle nothing is switched to: the idle thread has preemption off.
             sched::preempt_from_interrupt();
         }
     }
