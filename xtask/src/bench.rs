@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: the workloads inside the kernel on a fixed set of machines, their
 //! figures as lines and as JSON, and the comparison with a baseline.
 //!
-//! - [`machines`](self): the machines, which are part of what a figure means
-//! - [`Collector`]: what a guest's lines say; [`measure`] runs the guest
+//! - [`BenchMachine`]: the machines, which are part of what a figure means
+//! - [`Collector`]: what a guest's lines say; [`measure()`] runs the guest
 //! - [`Report`]: the figures in a file, with what they depend on
 //! - [`compare`](fn@compare): what got worse
 //!

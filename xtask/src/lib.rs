@@ -3,7 +3,7 @@
 //! From the command line inwards:
 //!
 //! - [`cli`]: the options; [`cmd`]: one module a command; [`test`](mod@test): the command of that name
-//! - [`bench`]: figures, and comparing them
+//! - [`mod@bench`]: figures, and comparing them
 //! - [`machine`]: the shape of a guest; [`qemu`]: the command line that gives it
 //! - [`guest`]: a running guest: its lines, its end, its deadline
 //! - [`toolchain`]: a compiler for bare metal, found or installed; [`tools`]: QEMU and the like;

@@ -12,7 +12,7 @@
 //! is strict: a line of the run that is not exactly what the writer makes is an error, not
 //! something to guess at, since a figure that was misread is worse than none.
 //!
-//! [`matches`] says which workloads a pattern means, and [`median`] which round is reported.
+//! [`matches()`] says which workloads a pattern means, and [`median`] which round is reported.
 
 mod figures;
 mod number;

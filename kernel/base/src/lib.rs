@@ -8,7 +8,7 @@
 //!
 //! - [`acpi`]: CPUs, nodes, interrupt controllers, clocks and power from the
 //!   firmware's tables
-//! - [`bench`]: what a benchmark run prints, written and read
+//! - [`mod@bench`]: what a benchmark run prints, written and read
 //! - [`cmdline`]: the kernel command line, typed
 //! - [`glob`]: patterns for names of test cases
 //! - [`ktap`]: writing test results
