@@ -15,6 +15,7 @@
 
 #![no_std]
 
+extern crate alloc;
 #[cfg(any(model, feature = "hosted", test))]
 extern crate std;
 
@@ -37,6 +38,7 @@ mod seam;
 pub mod sync;
 mod topology;
 pub mod wait;
+pub mod work;
 
 pub use guard::{IrqsOff, Preempt};
 pub use ids::{CpuId, MAX_CPUS, MAX_NODES, NodeId};
