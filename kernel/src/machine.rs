@@ -12,7 +12,7 @@ use crate::{
     boot, percpu_area,
     report::{self, Kind},
     sched::{self, ThreadRef},
-    smp, time,
+    schedule, smp, time,
 };
 
 /// The machine. No value of it is needed: there is one.
@@ -61,6 +61,7 @@ impl Platform for Kernel {
     #[inline(always)]
     fn preempt_enable() {
         preempt::enable();
+        Self::mark(Mark::Preempt);
     }
 
     #[inline(always)]
@@ -165,7 +166,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn mark(_mark: Mark) {}
+    fn mark(mark: Mark) {
+        if cfg!(debug_assertions) {
+            schedule::mark(mark);
+        }
+    }
 
     fn lock_acquire(_acquisition: &Acquisition) {}
 

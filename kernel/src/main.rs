@@ -23,6 +23,7 @@ mod panic;
 mod percpu_area;
 mod report;
 mod sched;
+mod schedule;
 mod shell;
 mod smp;
 mod softirq;
@@ -64,6 +65,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     console::enable_receive_interrupt();
     smp::start_others();
     softirq::start_threads();
+    schedule::init();
     boot::ready();
     kernel_main()
 }

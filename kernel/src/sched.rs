@@ -139,6 +139,13 @@ pub unsafe fn saved_start(thread: &Thread) -> backtrace::Start {
     backtrace::Start { rip, rbp }
 }
 
+/// Ends the running thread's turn: others of its priority run first, if there are any. What
+/// a seeded schedule does; others call [`yield_now`].
+pub fn let_others_run() {
+    switch::end_turn();
+    preempt();
+}
+
 /// Runs the calling thread with another priority until the result is dropped.
 pub fn with_priority(priority: Priority) -> PriorityGuard {
     let current = current();

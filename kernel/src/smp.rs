@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::{
-    CpuId, CpuMask, MAX_CPUS,
+    CpuId, CpuMask, MAX_CPUS, Mark, Platform,
     call_list::{Call, CallList, Node},
 };
 
@@ -23,6 +23,7 @@ use crate::{
         smp_boot,
     },
     boot,
+    machine::Kernel,
     memory::{self, Purpose},
     percpu, percpu_area,
 };
@@ -176,6 +177,7 @@ pub fn flush_tlb(virt: u64, len: u64) {
 }
 
 fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {
+    Kernel::mark(Mark::Call);
     let targets = mask.intersection(online());
     let irqs_off = irq::disable();
     let own = this_cpu();

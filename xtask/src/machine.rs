@@ -88,7 +88,7 @@ impl Machine {
             cpus,
             mem: args.mem,
             nodes: Nodes::Even(args.nodes.unwrap_or(if cpus >= 2 { 2 } else { 1 })),
-            accel: Accel::choose(args.accel, args.icount, &Facts::gather())?,
+            accel: Accel::choose(args.accel, args.icount, args.singlestep, &Facts::gather())?,
             model: args.machine,
             cpu: args.cpu.clone(),
             firmware: args.firmware,

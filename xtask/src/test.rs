@@ -114,6 +114,16 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// The seed of schedules: the same every day, another one in every long run. The guest
+    /// prints it.
+    fn schedule_seed(&self) -> u64 {
+        if self.tier == Tier::Long {
+            random_seed().max(1)
+        } else {
+            1
+        }
+    }
+
     fn host_tests(&self) -> Host<'_> {
         Host {
             root: workspace::root(),
@@ -198,7 +208,13 @@ impl<'a> Run<'a> {
             shuffle,
             repeat: self.args.repeat,
             case_timeout: None,
-            cmdline: with_tier(&self.args.machine.cmdline, self.tier),
+            cmdline: [
+                shape.cmdline(self.schedule_seed()),
+                with_tier(&self.args.machine.cmdline, self.tier),
+            ]
+            .join(" ")
+            .trim()
+            .to_owned(),
             nmi_grace: NMI_GRACE,
         };
         let path = self.logs.join(format!("{}.log", shape.name()));

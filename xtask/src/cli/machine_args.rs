@@ -27,6 +27,10 @@ pub struct MachineArgs {
     #[arg(long)]
     pub icount: bool,
 
+    /// Let interrupts in at every instruction (each is a block of its own for the translator)
+    #[arg(long, conflicts_with = "icount")]
+    pub singlestep: bool,
+
     /// Kernel command line
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cmdline: String,

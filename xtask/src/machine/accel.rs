@@ -11,6 +11,9 @@ pub enum Accel {
     Kvm,
     /// QEMU's translator, a host thread for each CPU.
     Tcg,
+    /// The same, each instruction in a block of its own: QEMU looks for interrupts between
+    /// any two.
+    Stepped,
     /// QEMU's translator, all CPUs in one thread, with guest time counted in
     /// instructions: the same run twice gives the same output twice.
     Icount,
@@ -54,8 +57,17 @@ impl Accel {
     ///
     /// `/dev/kvm` alone proves nothing: on some nested hosts it opens, and a
     /// guest hangs. `kvm` said in so many words is obeyed all the same.
-    pub fn choose(choice: AccelChoice, icount: bool, facts: &Facts) -> Result<Self, Usage> {
+    pub fn choose(
+        choice: AccelChoice,
+        icount: bool,
+        singlestep: bool,
+        facts: &Facts,
+    ) -> Result<Self, Usage> {
         match choice {
+            AccelChoice::Kvm if singlestep => Err(Usage(
+                "--singlestep is the translator's, and KVM has none".into(),
+            )),
+            _ if singlestep => Ok(Self::Stepped),
             AccelChoice::Kvm if icount => Err(Usage(
                 "--icount counts instructions, which KVM cannot do".into(),
             )),
@@ -71,6 +83,8 @@ impl Accel {
         match self {
             Self::Kvm => &["-accel", "kvm"],
             Self::Tcg => &["-accel", "tcg,thread=multi"],
+            // QEMU 8.1 gave it another name and kept this one for some versions.
+            Self::Stepped => &["-accel", "tcg,thread=multi", "-singlestep"],
             Self::Icount => &[
                 "-accel",
                 "tcg,thread=single",
@@ -102,22 +116,27 @@ mod tests {
                 device,
             };
             assert_eq!(
-                Accel::choose(AccelChoice::Auto, false, &facts).unwrap(),
+                Accel::choose(AccelChoice::Auto, false, false, &facts).unwrap(),
                 accel
             );
             assert_eq!(
-                Accel::choose(AccelChoice::Kvm, false, &facts).unwrap(),
+                Accel::choose(AccelChoice::Kvm, false, false, &facts).unwrap(),
                 Accel::Kvm
             );
             assert_eq!(
-                Accel::choose(AccelChoice::Tcg, false, &facts).unwrap(),
+                Accel::choose(AccelChoice::Tcg, false, false, &facts).unwrap(),
                 Accel::Tcg
             );
             assert_eq!(
-                Accel::choose(AccelChoice::Auto, true, &facts).unwrap(),
+                Accel::choose(AccelChoice::Auto, true, false, &facts).unwrap(),
                 Accel::Icount
             );
-            assert!(Accel::choose(AccelChoice::Kvm, true, &facts).is_err());
+            assert!(Accel::choose(AccelChoice::Kvm, true, false, &facts).is_err());
+            assert!(Accel::choose(AccelChoice::Kvm, false, true, &facts).is_err());
+            assert_eq!(
+                Accel::choose(AccelChoice::Auto, false, true, &facts).unwrap(),
+                Accel::Stepped
+            );
         }
     }
 

@@ -171,6 +171,13 @@ pub const KEYS: &[Key] = &[
         "shell commands to run; then exit with their status",
     ),
     key(
+        "schedule",
+        ValueType::Count,
+        "off",
+        "in checked builds, a seed by which locks and calls between CPUs yield, wait or are \
+         interrupted",
+    ),
+    key(
         "tsc_khz",
         ValueType::Count,
         "calibrated",

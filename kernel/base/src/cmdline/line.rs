@@ -60,6 +60,8 @@ pub struct CommandLine<'a> {
     pub kunit_percent: Option<u64>,
     /// `kunit.planted=`: the planted fault to switch on.
     pub kunit_planted: Option<Text<'a>>,
+    /// `schedule=`: the seed of schedules.
+    pub schedule: Option<u64>,
     /// `tsc_khz=`: frequency of the time stamp counter in kHz.
     pub tsc_khz: Option<u64>,
     /// `loglevel=`: what is printed.
@@ -96,6 +98,7 @@ impl<'a> CommandLine<'a> {
             kunit_timeout_ms: DEFAULT_CASE_TIMEOUT_MS,
             kunit_percent: None,
             kunit_planted: None,
+            schedule: None,
             tsc_khz: None,
             loglevel: LevelFilter::Info,
             debug_exit: None,
@@ -219,6 +222,7 @@ impl<'a> CommandLine<'a> {
             "kunit.timeout_ms" => self.kunit_timeout_ms = count(value)?,
             "kunit.percent" => self.kunit_percent = Some(count(value)?),
             "kunit.planted" => self.kunit_planted = Some(not_empty(value)?),
+            "schedule" => self.schedule = Some(count(value)?),
             "tsc_khz" => self.tsc_khz = Some(count(value)?),
             "loglevel" => self.loglevel = level(value)?,
             "debug_exit" => self.debug_exit = Some(u16::try_from(count(value)?).ok()?),

@@ -67,6 +67,7 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
             })
         }),
         "run" => line.run.map(|commands| commands.to_string()),
+        "schedule" => line.schedule.map(|seed| seed.to_string()),
         "tsc_khz" => line.tsc_khz.map(|khz| khz.to_string()),
         // A key this command has not learnt yet shows its default only.
         _ => None,
