@@ -2,8 +2,9 @@
 //! bare metal, host tests on [`hosted`](crate::hosted), and model tests under the model
 //! checker, there with the smallest [`Size`].
 //!
-//! They are generic over the [`Platform`] and use nothing else: no allocation, no clock, no
-//! random numbers. They are called in task context, may sleep, and end.
+//! They are generic over the [`Platform`] and use nothing else: no random numbers, and, but
+//! for those of work queues, no allocation. They are called in task context, may sleep, and
+//! end.
 
 use core::fmt;
 
@@ -12,6 +13,7 @@ use crate::Platform;
 mod locks;
 mod percpu;
 mod threads;
+pub mod wait;
 
 pub use locks::{
     guards_turn_off_and_on, irq_spin_excludes, nested_locks_exclude, sequence_reads_are_whole,

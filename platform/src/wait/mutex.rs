@@ -143,6 +143,11 @@ impl<T, P: Platform, C: Class> Mutex<T, P, C> {
         self.word.load(Ordering::Relaxed) & WAITERS != 0
     }
 
+    /// How many threads wait for the lock. For those who watch: may be out of date at once.
+    pub fn waiting(&self) -> usize {
+        self.waiters.lock().len()
+    }
+
     /// The value; that this borrow is exclusive shows that nobody holds the lock.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
