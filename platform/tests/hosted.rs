@@ -252,6 +252,10 @@ fn priorities() {
             Hosted::mark(Mark::Step);
         }
         assert_eq!(order.lock().unwrap()[2..], ["equal"]);
+        for _ in 0..100 {
+            Hosted::yield_now();
+        }
+        assert_eq!(order.lock().unwrap().len(), 3, "yields to a lower priority");
         low.join();
         assert_eq!(order.lock().unwrap()[3..], ["low"]);
     });
