@@ -43,9 +43,11 @@
 
 mod idle;
 mod plan;
+mod primitives;
 mod run;
 mod runner;
 mod sched;
+mod threads;
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -128,6 +128,11 @@ pub fn is_on_cpu(thread: &Thread) -> bool {
         .any(|cpu| running_on(cpu).is_some_and(|running| core::ptr::eq(running, thread)))
 }
 
+/// Whether a CPU has nothing to run, as far as can be seen from here.
+pub fn is_cpu_idle(cpu: CpuId) -> bool {
+    run_queue::idle_cpus().contains(cpu)
+}
+
 /// Where a thread that no CPU runs was left.
 ///
 /// # Safety

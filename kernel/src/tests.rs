@@ -20,3 +20,4 @@ mod sweep;
 mod symbols;
 mod threads;
 mod time;
+mod timers;

@@ -40,7 +40,7 @@ fn empty_line_has_defaults() {
 fn every_key_is_read() {
     let text = "run=\"echo \\\"a\\\" \\\\ b; cpus\" kunit=mm.*,rcu.? kunit.list kunit.shuffle=7 \
         kunit.repeat=3 kunit.after=mm.alloc kunit.timeout_ms=500 kunit.percent=5 kunit.planted=hang \
-        bench=pair,rcu_* bench.list bench.rounds=3 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot\n";
+        bench=pair,rcu_* bench.list bench.rounds=3 schedule=9 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot\n";
     let line = CommandLine::parse(text);
     assert_eq!(line.problems(), []);
     assert_eq!(line.run.unwrap().to_string(), r#"echo "a" \ b; cpus"#);
@@ -55,7 +55,7 @@ fn every_key_is_read() {
     assert_eq!(line.kunit_after.unwrap().as_plain(), Some("mm.alloc"));
     assert_eq!((line.kunit_timeout_ms, line.kunit_percent), (500, Some(5)));
     assert!(line.kunit_planted.unwrap() == "hang");
-    assert_eq!(line.tsc_khz, Some(1_000_000));
+    assert_eq!((line.schedule, line.tsc_khz), (Some(9), Some(1_000_000)));
     assert_eq!(line.loglevel, LevelFilter::Debug);
     assert_eq!((line.debug_exit, line.maxcpus), (Some(0xf4), Some(2)));
     assert_eq!(line.on_panic(), OnPanic::Reboot);

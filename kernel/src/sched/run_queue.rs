@@ -100,7 +100,21 @@ pub(super) enum Place {
 /// The caller has the sole right to do so: the thread is on no CPU and no queue, its
 /// registers are saved.
 pub(super) fn make_ready(thread: &Thread, place: Place) {
-    let cpu = choose_cpu(thread);
+    put(thread, choose_cpu(thread), place);
+}
+
+/// [`make_ready`] for the thread that this CPU has just left: it waits here, unless it may
+/// not run here any more. (A CPU with nothing to do is asked to take it.)
+pub(super) fn requeue(thread: &Thread, place: Place) {
+    let own = smp::this_cpu();
+    if thread.allowed().contains(own) {
+        put(thread, own, place);
+    } else {
+        make_ready(thread, place);
+    }
+}
+
+fn put(thread: &Thread, cpu: CpuId, place: Place) {
     let own = smp::this_cpu();
     let this = queue(cpu);
     thread.set_cpu(cpu);
@@ -149,7 +163,8 @@ fn ask(cpu: CpuId) {
     apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector::RESCHEDULE);
 }
 
-fn idle_cpus() -> CpuMask {
+/// CPUs that have nothing to run, or have not seen yet that they do.
+pub(super) fn idle_cpus() -> CpuMask {
     // Relaxed: a hint, or ordered by the caller's fence.
     CpuMask::from_bits(IDLE_CPUS.load(Ordering::Relaxed)).intersection(smp::online())
 }
@@ -159,6 +174,9 @@ fn idle_cpus() -> CpuMask {
 fn choose_cpu(thread: &Thread) -> CpuId {
     let allowed = thread.allowed().intersection(smp::online());
     let last = thread.cpu();
+    if thread.is_bound() && allowed.contains(last) {
+        return last;
+    }
     let Some(first) = allowed.first() else {
         // Bound to a CPU that is not there: it runs where it can.
         return CpuId::BOOT;
@@ -169,7 +187,7 @@ fn choose_cpu(thread: &Thread) -> CpuId {
         .iter()
         .filter(|&cpu| !has_ready(cpu))
         .fold(CpuMask::EMPTY, CpuMask::with);
-    if idle.contains(last) || allowed.count() == 1 && allowed.contains(last) {
+    if idle.contains(last) {
         return last;
     }
     let near = boot::topology().cpus_of(boot::topology().node_of(last));

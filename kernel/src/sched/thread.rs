@@ -192,7 +192,7 @@ impl Thread {
 
     /// Whether it may run on one CPU only.
     pub fn is_bound(&self) -> bool {
-        self.allowed().count() == 1
+        self.allowed().bits().is_power_of_two()
     }
 
     pub(super) fn set_allowed(&self, allowed: CpuMask) {
@@ -224,6 +224,11 @@ impl Thread {
 
     pub(super) fn note_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it is off all CPUs, waiting to be woken.
+    pub fn is_asleep(&self) -> bool {
+        self.wake.is_parked()
     }
 
     /// Whether it holds locks that somebody may wait for.
