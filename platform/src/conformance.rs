@@ -14,6 +14,7 @@ mod locks;
 mod percpu;
 mod threads;
 pub mod wait;
+pub mod work;
 
 pub use locks::{
     guards_turn_off_and_on, irq_spin_excludes, nested_locks_exclude, sequence_reads_are_whole,

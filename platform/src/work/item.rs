@@ -326,24 +326,26 @@ impl<P: Platform> Work<P> {
                 return self.submit_at(&mut home, deadline_ns, modify);
             }
             drop(home);
-            // It may be moved: with both locks, in the order of the CPUs.
-            let pool = self.workers.at(index);
-            let (_home, mut new_home);
-            if index < target.cpu.index() {
-                _home = pool.lock();
-                new_home = target.lock_second();
+            // It may be moved: with both locks, in the order of the CPUs. The second one is
+            // given back first (the first one turns interrupts on again): as declared here.
+            let (own, is_lower) = (self.workers.at(index), index < target.cpu.index());
+            let (lower, upper) = if is_lower {
+                (own, target)
             } else {
-                new_home = target.lock();
-                _home = pool.lock_second();
-            }
+                (target, own)
+            };
+            let mut lower = lower.lock();
+            let mut upper = upper.lock_second();
             // Relaxed: whoever changed it from `index` had that lock.
             // SAFETY: then the home's lock is held.
             if self.home.load(Ordering::Relaxed) == index && unsafe { self.is_idle() } {
                 // Relaxed: both locks are held, and who looks has one of them.
                 self.home.store(target.cpu.index(), Ordering::Relaxed);
-                return self.submit_at(&mut new_home, deadline_ns, modify);
+                let new_home = if is_lower { &mut upper } else { &mut lower };
+                return self.submit_at(new_home, deadline_ns, modify);
             }
-            drop((_home, new_home));
+            drop(upper);
+            drop(lower);
             P::relax();
         }
     }
