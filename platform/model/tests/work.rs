@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use platform::{
     CpuId, CpuMask, Platform, Priority,
-    model::{self, Model, Setup},
+    model::{Model, Setup},
     sync::{AtomicUsize, Cell, Ordering},
     work::{Queue, Work},
 };
