@@ -276,8 +276,16 @@ impl Here {
             Leave::Move => sched.pick(cpu, Priority::Low, &machine.hints),
         };
         thread.set_on_cpu(None);
-        sched.give(cpu, next, &machine.hints);
+        // The next one runs as soon as it has the CPU; by then this one is in its queue, so
+        // that a seed repeats. It may get this CPU again only if there is no next one.
+        let leaves_idle = next.is_none();
+        if leaves_idle {
+            sched.give(cpu, None, &machine.hints);
+        }
         sched.make_ready(thread.clone(), &machine.hints);
+        if !leaves_idle {
+            sched.give(cpu, next, &machine.hints);
+        }
         drop(sched);
         self.wait_for_cpu();
         self.take_interrupts();

@@ -144,11 +144,11 @@ impl Inner {
     /// A registered thread that could not be started after all.
     pub(super) fn unregister(&self, thread: &Thread) {
         let mut sched = self.sched();
+        sched.forget(thread, &self.hints);
         if let Some(cpu) = thread.on_cpu() {
             thread.set_on_cpu(None);
             sched.give_up(cpu, &self.hints);
         }
-        sched.forget(thread, &self.hints);
         drop(sched);
         self.ended.notify_all();
     }

@@ -176,7 +176,7 @@ impl Sched {
         idle
     }
 
-    /// A thread that has no CPU ends.
+    /// A thread ends.
     pub(super) fn forget(&mut self, thread: &Thread, hints: &Hints) {
         self.floating.remove(thread);
         self.bound.iter_mut().for_each(|ready| ready.remove(thread));
