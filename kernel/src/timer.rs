@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | idle | nowhere | `arm`, to armed |
 //! | armed | a CPU's `armed` tree | that CPU's interrupt, to expired (alarm: fired, idle); `cancel`, to idle |
+//! | moving | nowhere: between two CPUs, and counts as armed | who moves it, to armed; others who arm or cancel it, which take it over |
 //! | expired | a CPU's `expired` tree | that CPU's soft interrupt, to running; `cancel`, to idle |
 //! | running | `Base::running` | the soft interrupt, to idle; the function or another CPU may arm it again (on the same CPU) |
 //!

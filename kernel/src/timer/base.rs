@@ -51,6 +51,7 @@ pub struct TimerNode {
 const IDLE: u32 = 0;
 const ARMED: u32 = 1;
 const EXPIRED: u32 = 2;
+const MOVING: u32 = 3;
 
 intrusive_adapter!(Adapter = UnsafeRef<TimerNode>: TimerNode { link => RBTreeAtomicLink });
 
@@ -161,12 +162,13 @@ impl Base {
         self.program(time::now_ns());
     }
 
-    /// Takes the node out of the tree it is in. Whether it was in one.
+    /// Takes the node out of the tree it is in, if it is in one. Whether it was armed.
     pub(super) fn remove(&mut self, node: &TimerNode) -> bool {
         let place = node.place.swap(IDLE, Ordering::Relaxed);
         let tree = match place {
             ARMED => &mut self.armed,
             EXPIRED => &mut self.expired,
+            MOVING => return true,
             _ => return false,
         };
         // SAFETY: `place`, under this base's lock, says that the node is in this tree.
@@ -216,36 +218,50 @@ pub fn cancel_alarm(node: &TimerNode) {
 /// on another CPU, it stays there, so that it does not run twice at a time.) `true` if it was
 /// armed already.
 ///
+/// A node that changes CPUs is `MOVING` between the two locks, and counts as armed: who arms
+/// or cancels it then takes it over, and this call was before theirs.
+///
 /// # Safety
 ///
 /// The node and its target must stay until the node has fired or is cancelled.
 pub(super) unsafe fn arm(node: &TimerNode, deadline: u64) -> bool {
     let _pinned = sched::Pinned::disable();
     let own = smp::this_cpu();
-    let mut was_armed = false;
-    loop {
-        let Some(mut base) = lock_of(node) else {
+    let mut base = loop {
+        match lock_of(node) {
+            Some(base) => break base,
             // Armed for the first time: whoever is first says where. Relaxed: nothing is
             // said by it yet; the base's lock orders the rest.
-            let _ = node.cpu.compare_exchange(
-                NOWHERE,
-                own.number(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            continue;
-        };
-        was_armed |= base.remove(node);
-        let cpu = CpuId::new(node.cpu.load(Ordering::Relaxed)).unwrap_or(own);
-        if cpu == own || ptr::eq(base.running, node) {
-            // SAFETY: in no tree now; stays, as the caller promises.
-            unsafe { base.insert(node, deadline) };
-            finish_arming(base, cpu, own);
-            return was_armed;
+            None => {
+                let _ = node.cpu.compare_exchange(
+                    NOWHERE,
+                    own.number(),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+            }
         }
-        // To this CPU, whose lock guards it from here on; look again under that one.
-        node.cpu.store(own.number(), Ordering::Relaxed);
+    };
+    let was_armed = base.remove(node);
+    let cpu = CpuId::new(node.cpu.load(Ordering::Relaxed)).unwrap_or(own);
+    if cpu == own || ptr::eq(base.running, node) {
+        // SAFETY: in no tree now; stays, as the caller promises.
+        unsafe { base.insert(node, deadline) };
+        finish_arming(base, cpu, own);
+        return was_armed;
     }
+    node.place.store(MOVING, Ordering::Relaxed);
+    node.cpu.store(own.number(), Ordering::Relaxed);
+    drop(base);
+    let mut base = lock(own);
+    let is_ours = node.cpu.load(Ordering::Relaxed) == own.number()
+        && node.place.load(Ordering::Relaxed) == MOVING;
+    if is_ours {
+        // SAFETY: as above.
+        unsafe { base.insert(node, deadline) };
+        finish_arming(base, own, own);
+    }
+    was_armed
 }
 
 fn finish_arming(mut base: BaseGuard, cpu: CpuId, own: CpuId) {
