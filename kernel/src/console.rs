@@ -57,6 +57,14 @@ pub fn write(text: fmt::Arguments<'_>) {
     let _ = OUT.lock().write_fmt(text);
 }
 
+/// [`write`] for any context, with any locks held: without the lock, if it is taken.
+pub fn write_without_waiting(text: fmt::Arguments<'_>) {
+    let _ = match OUT.try_lock() {
+        Some(mut out) => out.write_fmt(text),
+        None => RawSerial::new().write_fmt(text),
+    };
+}
+
 /// The console as a `fmt::Write`; every piece takes the lock by itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer;

@@ -9,8 +9,7 @@ use platform::{
 
 use crate::{
     arch::{apic, interrupts::vector, irq, percpu, preempt},
-    boot, percpu_area,
-    report::{self, Kind},
+    boot, lockdep, percpu_area,
     sched::{self, ThreadRef},
     schedule, smp, time,
 };
@@ -172,22 +171,22 @@ impl Platform for Kernel {
         }
     }
 
-    fn lock_acquire(_acquisition: &Acquisition) {}
+    #[inline]
+    fn lock_acquire(acquisition: &Acquisition) {
+        lockdep::acquire(acquisition);
+    }
 
-    fn lock_release(_class: &'static LockClass, _lock: usize) {}
+    #[inline]
+    fn lock_release(class: &'static LockClass, lock: usize) {
+        lockdep::release(class, lock);
+    }
 
-    #[track_caller]
     fn might_sleep(at: &'static Location<'static>) {
-        if !sched::may_sleep() {
-            report::report(
-                Kind::SleepInAtomic,
-                format_args!("may sleep, at {at}, with preemption or interrupts off"),
-            );
-        }
+        lockdep::might_sleep(at);
     }
 
     fn report(what: fmt::Arguments<'_>) {
-        report::report(Kind::Lock, what);
+        lockdep::report_word(what);
     }
 }
 

@@ -17,6 +17,7 @@ mod exit;
 mod heap;
 mod klog;
 mod kunit;
+mod lockdep;
 mod machine;
 mod memory;
 mod panic;

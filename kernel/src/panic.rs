@@ -24,7 +24,7 @@ use crate::{
         interrupts::TrapFrame,
         irq, stacks,
     },
-    boot, exit, sched, smp, symbols, time,
+    boot, exit, lockdep, sched, smp, symbols, time,
 };
 
 const NOBODY: u32 = u32::MAX;
@@ -90,6 +90,7 @@ fn end(cause: fmt::Arguments<'_>, frame: &TrapFrame) -> ! {
         rbp: frame.rbp,
     };
     irq::disable_forever();
+    lockdep::stop();
     // A number that makes no sense must not end the report before it began.
     let own = smp::try_this_cpu().unwrap_or(CpuId::BOOT);
     let mut out = RawSerial::new();

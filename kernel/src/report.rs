@@ -1,12 +1,16 @@
 //! Kernel reports: something is wrong, the kernel says so and goes on. A test that provokes
 //! one arms it first, and it is taken down instead of printed.
 
-use core::fmt;
+use core::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use arrayvec::ArrayVec;
+use platform::lockdep;
 
 use crate::{
-    smp,
+    console, smp,
     sync::{Expected, IrqLock},
 };
 
@@ -17,10 +21,13 @@ pub enum Kind {
     Apic,
     /// An interrupt came that nobody asked for.
     StrayInterrupt,
-    /// Code that may not sleep is about to.
-    SleepInAtomic,
-    /// A lock is used against its rules.
-    Lock,
+    /// The order checker found this; or, in builds without one, code that may not sleep is
+    /// about to.
+    Lock(lockdep::Kind),
+    /// A lock's own word shows that it is used against its rules.
+    LockWord,
+    /// A report that was printed, but could not be taken down.
+    Lost,
 }
 
 /// Reports that are taken down between two looks.
@@ -31,27 +38,67 @@ struct Expectation {
     got: ArrayVec<Kind, KEPT>,
 }
 
+impl Expectation {
+    /// Takes a report down. Whether it was expected.
+    fn note(&mut self, kind: Kind) -> bool {
+        // Beyond KEPT a test has failed anyway.
+        let _ = self.got.try_push(kind);
+        let place = self.armed.iter().position(|armed| *armed == kind);
+        place.map(|place| self.armed.remove(place)).is_some()
+    }
+}
+
 static EXPECTED: IrqLock<Expectation, Expected> = IrqLock::new(Expectation {
     armed: ArrayVec::new_const(),
     got: ArrayVec::new_const(),
 });
+/// How many are [`Kind::Lost`]. Relaxed: looked at when the test has ended.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Reports that were printed.
+static PRINTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes a report: printed, and counted for the test that is running. Task and interrupt
 /// context.
 pub fn report(kind: Kind, text: fmt::Arguments<'_>) {
-    let expected = {
-        let mut state = EXPECTED.lock();
-        // Beyond KEPT a test has failed anyway.
-        let _ = state.got.try_push(kind);
-        let place = state.armed.iter().position(|armed| *armed == kind);
-        place.map(|place| state.armed.remove(place)).is_some()
+    let expected = EXPECTED.lock().note(kind);
+    if !expected {
+        PRINTED.fetch_add(1, Ordering::Relaxed);
+        console::write(format_args!("{}", Line { kind, text }));
+    }
+}
+
+/// [`report`] for any context, with any locks held: what it needs it only tries for. If the
+/// console is in use, its line stands in the middle of another.
+pub fn report_without_waiting(kind: Kind, text: fmt::Arguments<'_>) {
+    let expected = match EXPECTED.try_lock() {
+        Some(mut state) => state.note(kind),
+        None => {
+            LOST.fetch_add(1, Ordering::Relaxed);
+            false
+        }
     };
     if !expected {
-        println!(
-            "=== REPORT {kind:?} on cpu{}: {text}",
-            smp::this_cpu().number()
-        );
+        PRINTED.fetch_add(1, Ordering::Relaxed);
+        console::write_without_waiting(format_args!("{}", Line { kind, text }));
     }
+}
+
+struct Line<'a> {
+    kind: Kind,
+    text: fmt::Arguments<'a>,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, cpu) = (self.kind, smp::this_cpu());
+        writeln!(f, "=== REPORT {kind:?} on cpu{cpu}: {}", self.text)
+    }
+}
+
+/// How many reports were printed since boot, because no test expected them.
+pub fn printed() -> usize {
+    PRINTED.load(Ordering::Relaxed)
 }
 
 /// The next report of this kind is not printed.
@@ -64,5 +111,9 @@ pub fn take_expected() -> (usize, ArrayVec<Kind, KEPT>) {
     let mut state = EXPECTED.lock();
     let missing = state.armed.len();
     state.armed.clear();
-    (missing, core::mem::take(&mut state.got))
+    let mut got = core::mem::take(&mut state.got);
+    for _ in 0..LOST.swap(0, Ordering::Relaxed) {
+        let _ = got.try_push(Kind::Lost);
+    }
+    (missing, got)
 }

@@ -41,7 +41,6 @@ pub use thread::{State, Thread, ThreadRef};
 
 use crate::{
     arch::{backtrace, context, irq, preempt},
-    report::{self, Kind},
     smp, time, timer,
 };
 
@@ -185,25 +184,6 @@ pub fn tick() {
 /// Whether this code may sleep: a thread with interrupts and preemption on.
 pub fn may_sleep() -> bool {
     preempt::is_preemptible() && irq::enabled() && try_current().is_some()
-}
-
-/// Reports code that is about to sleep and may not.
-#[track_caller]
-fn assert_may_sleep(what: &str) {
-    if may_sleep() {
-        return;
-    }
-    // At depth 0 the thread is merely with interrupts off, and goes on; any deeper it could
-    // not be switched away from.
-    report::report(
-        Kind::SleepInAtomic,
-        format_args!(
-            "{what} with preemption off {} times, interrupts {}, in {:?} context",
-            preempt::depth(),
-            if irq::enabled() { "on" } else { "off" },
-            preempt::context(),
-        ),
-    );
 }
 
 /// Preemption is off while it lives.

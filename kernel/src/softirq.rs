@@ -8,7 +8,7 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use platform::{CpuId, MAX_CPUS, Priority};
+use platform::{Context, CpuId, MAX_CPUS, Priority};
 
 use crate::{
     arch::{
@@ -16,7 +16,7 @@ use crate::{
         percpu::PerCpuCell,
         preempt::{self, Interrupt},
     },
-    percpu,
+    lockdep, percpu,
     sched::{self, Thread},
     smp, timer,
 };
@@ -52,7 +52,7 @@ static TEST: AtomicU64 = AtomicU64::new(0);
 pub fn raise(kind: Kind) {
     let irqs_off = irq::disable();
     RAISED.set(RAISED.get() | kind as u64);
-    if preempt::context() == platform::Context::Task {
+    if preempt::context() == Context::Task {
         wake_thread();
     }
     drop(irqs_off);
@@ -75,6 +75,7 @@ pub fn run_at_interrupt_end() {
         RUN_IN_INTERRUPT.add(run(raised));
         irq::disable_here();
     }
+    lockdep::check_empty(Context::SoftIrq);
     preempt::leave(Interrupt::Soft);
     if is_raised() {
         wake_thread();
@@ -150,6 +151,7 @@ fn serve(cpu: CpuId) {
         preempt::enter(Interrupt::Soft);
         drop(irqs_off);
         RUN_IN_THREAD.add(run(raised));
+        lockdep::check_empty(Context::SoftIrq);
         preempt::leave(Interrupt::Soft);
         sched::yield_now();
     }

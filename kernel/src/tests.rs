@@ -9,6 +9,7 @@ mod deferred;
 mod exceptions;
 mod heap;
 mod ipi;
+mod lockdep;
 mod log;
 mod machine;
 mod memory;

@@ -6,6 +6,7 @@
 use alloc::string::String;
 use core::{
     fmt::Write,
+    mem,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -26,7 +27,9 @@ static ALARMS: [TimerNode; 2] = [const { TimerNode::for_interrupt() }; 2];
 
 /// Starts the watch over `what`, for `ns` nanoseconds from now.
 pub fn arm(ns: u64, what: String) {
-    *WHAT.lock() = what;
+    // Not dropped under the lock, which a timer interrupt tries for.
+    let before = mem::replace(&mut *WHAT.lock(), what);
+    drop(before);
     // Release: a CPU that sees the deadline sees what it is about.
     DEADLINE.store(time::now_ns() + ns.max(1), Ordering::Release);
     let deadline = DEADLINE.load(Ordering::Relaxed);
@@ -39,7 +42,7 @@ pub fn arm(ns: u64, what: String) {
 /// Ends the guest now: what is watched hangs, for the reason `why`, and cannot be left.
 pub fn expire(why: &str) -> ! {
     DEADLINE.store(0, Ordering::Release);
-    let what = WHAT.lock().clone();
+    let what = mem::take(&mut *WHAT.lock());
     panic!("watchdog: {what} took too long, and {why}");
 }
 
@@ -59,7 +62,10 @@ pub fn check() {
     }
     // One CPU reports; the other's timer finds the watch off.
     if DEADLINE.swap(0, Ordering::AcqRel) != 0 {
-        let what = WHAT.try_lock().map(|what| what.clone()).unwrap_or_default();
+        let what = WHAT
+            .try_lock()
+            .map(|mut what| mem::take(&mut *what))
+            .unwrap_or_default();
         // Not by the console: whoever hangs may hold its lock.
         let _ = writeln!(RawSerial::new(), "\n# watchdog: {what}");
         panic!("watchdog: {what} took too long");

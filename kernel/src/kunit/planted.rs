@@ -4,9 +4,16 @@
 //! fault, and one that passes behind it. Only the test build has them. The fault
 //! `silent` is not here: `main` keeps quiet before anything can be printed.
 
+use platform::wait::Mutex;
+
 use super::{Body, Case, Ctx, Hook, Outcome, Suite, kfail};
 use crate::arch::irq;
 use crate::console;
+use crate::machine::Kernel;
+
+platform::lock_class! {
+    struct Held = ("planted", 40);
+}
 
 /// A fault that can be planted.
 #[derive(Clone, Copy)]
@@ -29,6 +36,7 @@ pub fn named(name: &str) -> Option<Planted> {
         "hang" => Planted::Case(&HANG),
         "hang_irqs_on" => Planted::Case(&HANG_IRQS_ON),
         "hang_asleep" => Planted::Case(&HANG_ASLEEP),
+        "hang_holding" => Planted::Case(&HANG_HOLDING),
         "hang_locked" => Planted::Case(&HANG_LOCKED),
         "panic" => Planted::Case(&PANIC),
         "fail" => Planted::Case(&FAIL),
@@ -47,6 +55,11 @@ static HANG_IRQS_ON: Suite = suite(&[
 static HANG_ASLEEP: Suite = suite(&[
     case("first", pass),
     case("hang_asleep", hang_asleep),
+    case("last", pass),
+]);
+static HANG_HOLDING: Suite = suite(&[
+    case("first", pass),
+    case("hang_holding", hang_holding),
     case("last", pass),
 ]);
 static HANG_LOCKED: Suite = suite(&[
@@ -105,6 +118,15 @@ fn hang_irqs_on(_: &mut Ctx) -> Outcome {
 }
 
 fn hang_asleep(_: &mut Ctx) -> Outcome {
+    loop {
+        crate::sched::park();
+    }
+}
+
+/// Whoever wants the lock would hang, too.
+fn hang_holding(_: &mut Ctx) -> Outcome {
+    static LOCK: Mutex<(), Kernel, Held> = Mutex::new(());
+    let _guard = LOCK.lock();
     loop {
         crate::sched::park();
     }

@@ -3,12 +3,12 @@
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use alloc::{boxed::Box, sync::Arc};
-use platform::{CpuId, CpuMask, MAX_CPUS, Priority, eqs::Eqs};
+use platform::{Context, CpuId, CpuMask, MAX_CPUS, Priority, eqs::Eqs};
 
 use super::{run_queue, spawn, switch, thread::Thread};
 use crate::{
     arch::{irq, preempt},
-    smp, timer,
+    lockdep, smp, timer,
 };
 
 static THREADS: [AtomicPtr<Thread>; MAX_CPUS] =
@@ -89,6 +89,7 @@ fn run(cpu: CpuId) -> ! {
         let irqs_off = irq::disable();
         if !preempt::switch_wanted() && !run_queue::has_ready(cpu) {
             timer::stop_tick();
+            lockdep::check_empty(Context::Task);
             eqs(cpu).idle_enter();
             // Interrupts come on and the CPU sleeps in one step.
             irq::enable_and_wait();

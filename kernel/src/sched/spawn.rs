@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, sync::Arc};
 use core::{cell::UnsafeCell, fmt, mem::MaybeUninit};
 
-use platform::{CpuId, CpuMask, Priority, SpawnError};
+use platform::{Context, CpuId, CpuMask, Priority, SpawnError};
 
 use super::{
     exit,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     arch::{context, irq, preempt},
-    heap, smp,
+    heap, lockdep, smp,
 };
 
 /// What a new thread shall be.
@@ -199,6 +199,7 @@ extern "C" fn begin() -> ! {
     // SAFETY: only the thread itself takes its entry, here, once.
     let entry = unsafe { (*switch::current().entry.get()).take() };
     entry.expect("a thread begins once")();
+    lockdep::check_empty(Context::Task);
     switch::end()
 }
 

@@ -19,6 +19,7 @@ use core::{
     cell::UnsafeCell,
     marker::PhantomData,
     ops::Deref,
+    panic::Location,
     ptr,
     sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering},
 };
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     arch::{context, irq, percpu::PerCpuCell, preempt},
-    percpu, smp, time,
+    lockdep, percpu, smp, time,
 };
 
 percpu! {
@@ -162,8 +163,9 @@ pub(super) fn end_turn() {
 }
 
 /// Lets others of the same priority run.
+#[track_caller]
 pub fn yield_now() {
-    super::assert_may_sleep("yield");
+    lockdep::might_sleep(Location::caller());
     preempt::disable();
     leave(Why::TurnOver);
     preempt::enable();
@@ -171,8 +173,9 @@ pub fn yield_now() {
 
 /// Sleeps until woken; at once back if that came already. See
 /// [`Platform::park`](platform::Platform::park).
+#[track_caller]
 pub fn park() {
-    super::assert_may_sleep("park");
+    lockdep::might_sleep(Location::caller());
     preempt::disable();
     leave(Why::Parks);
     preempt::enable();

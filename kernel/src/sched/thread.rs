@@ -11,7 +11,7 @@ use core::{
 
 use arrayvec::ArrayString;
 use intrusive_collections::{LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
-use platform::{CpuId, CpuMask, Priority, park::ParkWord};
+use platform::{CpuId, CpuMask, Priority, lockdep::Held, park::ParkWord};
 
 use super::stack_pool::ThreadStack;
 use crate::{
@@ -71,6 +71,9 @@ pub struct Thread {
     pub(super) switches: AtomicU64,
     /// Who waits for its end.
     pub(super) end: IrqLock<End, ThreadEnd>,
+    /// For the order checker.
+    #[cfg(debug_assertions)]
+    held: Held,
 }
 
 /// A thread's end, for who joins it.
@@ -134,6 +137,8 @@ impl Thread {
             ran_ns: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             end: IrqLock::new(End::default()),
+            #[cfg(debug_assertions)]
+            held: Held::new(),
         })?;
         // Relaxed: the thread is handed to other CPUs by locks.
         thread
@@ -231,9 +236,20 @@ impl Thread {
         self.wake.is_parked()
     }
 
-    /// Whether it holds locks that somebody may wait for.
+    /// Whether it holds locks that somebody may wait for, or waits for one itself.
+    /// Builds that do not check locks do not know.
     pub fn holds_locks(&self) -> bool {
-        false
+        self.held().is_some_and(|held| held.depth() != 0)
+    }
+
+    /// The locks that it holds or waits for, and interrupts on top of it. `None`: this build
+    /// does not check locks.
+    #[inline]
+    pub fn held(&self) -> Option<&Held> {
+        #[cfg(debug_assertions)]
+        return Some(&self.held);
+        #[cfg(not(debug_assertions))]
+        return None;
     }
 
     /// Guest nanoseconds that it ran up to its last switch.

@@ -5,6 +5,7 @@ mod basic;
 mod bench;
 mod cmdline;
 mod inspect;
+mod locks;
 mod machine;
 mod tests;
 mod threads;

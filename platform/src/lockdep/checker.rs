@@ -372,6 +372,7 @@ impl Checker {
                 wanted: wanted.copied(),
                 now: *now,
                 held,
+                serial: held.serial(),
                 checker: self,
             });
         }

@@ -178,10 +178,14 @@ impl Held {
         })
     }
 
+    /// How many are held beyond the slots.
+    pub(super) fn beyond(&self) -> u32 {
+        self.beyond.load(Ordering::Relaxed)
+    }
+
     /// How many locks are held.
     pub fn depth(&self) -> usize {
-        (self.taken.load(Ordering::Relaxed).count_ones() + self.beyond.load(Ordering::Relaxed))
-            as usize
+        (self.taken.load(Ordering::Relaxed).count_ones() + self.beyond()) as usize
     }
 
     /// Whether a lock of the class is held, as far as the slots tell.
@@ -192,10 +196,24 @@ impl Held {
 
     /// The locks, in the order in which they were taken.
     pub fn locks(&self) -> impl Iterator<Item = HeldLock> + '_ {
-        let now = self.serial.load(Ordering::Relaxed);
+        self.locks_by_age(self.serial(), u32::MAX)
+    }
+
+    /// [`locks`](Self::locks), without those taken since [`serial`](Self::serial) was this.
+    pub(super) fn locks_as_of(&self, serial: u32) -> impl Iterator<Item = HeldLock> + '_ {
+        // What is younger has an age that wrapped.
+        self.locks_by_age(serial, u32::MAX / 2)
+    }
+
+    /// How many acquisitions there were, modulo 2^32.
+    pub(super) fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    fn locks_by_age(&self, now: u32, oldest: u32) -> impl Iterator<Item = HeldLock> + '_ {
         let age = move |slot: &Slot| now.wrapping_sub(slot.fields().serial());
         // The next is the oldest of those younger than the last: no room is needed.
-        let mut last = u64::MAX;
+        let mut last = u64::from(oldest) + 1;
         core::iter::from_fn(move || {
             let slot = self
                 .slots()
@@ -219,7 +237,7 @@ impl fmt::Display for Held {
         for lock in self.locks() {
             writeln!(f, "  {lock}")?;
         }
-        match self.beyond.load(Ordering::Relaxed) {
+        match self.beyond() {
             0 => Ok(()),
             beyond => writeln!(f, "  and {beyond} more"),
         }

@@ -27,6 +27,8 @@ pub struct Report<'a> {
     pub now: Now,
     /// What is held.
     pub held: &'a Held,
+    /// What is taken to show the report, later than this, is no part of it.
+    pub(super) serial: u32,
     pub(super) checker: &'a Checker,
 }
 
@@ -254,10 +256,17 @@ impl fmt::Display for Report<'_> {
         if let Some(wanted) = &self.wanted {
             writeln!(f, " wants:\n  {wanted}")?;
         }
-        if self.held.depth() == 0 {
-            writeln!(f, " holds nothing")?;
-        } else {
-            write!(f, " holds:\n{}", self.held)?;
+        let mut locks = self.held.locks_as_of(self.serial).peekable();
+        match locks.peek() {
+            None => writeln!(f, " holds nothing")?,
+            Some(_) => writeln!(f, " holds:")?,
+        }
+        for lock in locks {
+            writeln!(f, "  {lock}")?;
+        }
+        match self.held.beyond() {
+            0 => {}
+            beyond => writeln!(f, "  and {beyond} more")?,
         }
         self.earlier(f)
     }

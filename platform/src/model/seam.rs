@@ -11,8 +11,8 @@ use std::{sync::Arc, vec::Vec};
 
 use super::Machine;
 use crate::{
-    Acquisition, Context, CpuId, CpuMask, LOCAL_DISTANCE, Mark, NodeId, NodeMask, PerCpuAddr,
-    Platform, REMOTE_DISTANCE, Spawn, SpawnError,
+    Acquisition, Context, CpuId, CpuMask, LOCAL_DISTANCE, LockKind, Mark, NodeId, NodeMask,
+    PerCpuAddr, Platform, REMOTE_DISTANCE, Spawn, SpawnError,
     call_list::{Call, Node},
     deferred::List,
     lock::LockClass,
@@ -386,7 +386,13 @@ impl Platform for Model {
         take_interrupts();
     }
 
-    fn lock_acquire(_acquisition: &Acquisition) {}
+    fn lock_acquire(acquisition: &Acquisition) {
+        let sleeps = matches!(acquisition.kind, LockKind::Sleep | LockKind::SleepShared);
+        assert!(
+            !sleeps || acquisition.is_try || Self::may_sleep(),
+            "waits for a sleeping lock where it may not sleep"
+        );
+    }
 
     fn lock_release(_class: &'static LockClass, _lock: usize) {}
 

@@ -36,7 +36,7 @@ use core::{
 use super::{
     WaitLists, acquired,
     list::{Linked, Waiter, Waiters},
-    might_sleep, released,
+    released,
 };
 use crate::{
     LockKind, Mark, Platform,
@@ -162,8 +162,8 @@ impl<T, P: Platform, C: Class> Mutex<T, P, C> {
     #[track_caller]
     fn prepare(&self, nesting: u8) {
         P::mark(Mark::Lock);
-        might_sleep::<P>();
-        // Before the wait: what would deadlock is reported, too.
+        // Before the wait: what would deadlock is reported, too. And that this may sleep: the
+        // checker looks whether it may.
         acquired::<P, C>(self.address(), LockKind::Sleep, false, nesting);
     }
 

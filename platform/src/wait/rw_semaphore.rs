@@ -33,7 +33,7 @@ use core::{
 use super::{
     WaitLists, acquired,
     list::{Waiters, sleep_until_woken},
-    might_sleep, released,
+    released,
 };
 use crate::{
     LockKind, Mark, Platform,
@@ -216,8 +216,8 @@ impl<T, P: Platform, C: Class> RwSemaphore<T, P, C> {
     #[track_caller]
     fn prepare(&self, kind: LockKind) {
         P::mark(Mark::Lock);
-        might_sleep::<P>();
-        // Before the wait: what would deadlock is reported, too.
+        // Before the wait: what would deadlock is reported, too. And that this may sleep: the
+        // checker looks whether it may.
         acquired::<P, C>(self.address(), kind, false, 0);
     }
 

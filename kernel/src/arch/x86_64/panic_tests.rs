@@ -8,7 +8,7 @@ use core::{
 };
 
 use super::{apic, interrupts, irq};
-use crate::{console, panic, smp};
+use crate::{console, panic, smp, sync::SpinLock};
 
 type Trigger = fn();
 
@@ -21,6 +21,11 @@ pub const WAYS: &[(&str, &str, Trigger)] = &[
         "console-lock",
         "a panic while another CPU holds the console's lock",
         console_lock,
+    ),
+    (
+        "recursive-lock",
+        "a lock that is waited for by its holder",
+        recursive_lock,
     ),
     ("stack-overflow", "a recursion without end", stack_overflow),
     ("de", "divide error", divide_error),
@@ -107,6 +112,17 @@ fn console_lock() {
             panic!("while another CPU holds the console's lock")
         });
     });
+}
+
+platform::lock_class! {
+    struct TakenTwice = ("taken twice", 40);
+}
+
+#[inline(never)]
+fn recursive_lock() {
+    static LOCK: SpinLock<(), TakenTwice> = SpinLock::new(());
+    let _first = LOCK.lock();
+    let _second = LOCK.lock();
 }
 
 #[inline(never)]

@@ -15,7 +15,7 @@ use super::{
     stacks::{self, Owner},
 };
 use crate::{
-    console, machine, panic,
+    console, lockdep, machine, panic,
     report::{self, Kind},
     sched, smp, softirq, sweep, timer,
 };
@@ -32,6 +32,7 @@ pub extern "C" fn dispatch(frame: &mut TrapFrame) {
             let eqs = sched::eqs(smp::this_cpu());
             let entered = eqs.nmi_enter();
             nmi(frame);
+            lockdep::check_empty(Context::Nmi);
             eqs.nmi_exit(entered);
             preempt::leave(Interrupt::Nmi);
         }
@@ -41,6 +42,7 @@ pub extern "C" fn dispatch(frame: &mut TrapFrame) {
             let eqs = sched::eqs(smp::this_cpu());
             let entered = eqs.irq_enter();
             interrupt(vector);
+            lockdep::check_empty(Context::HardIrq);
             preempt::leave(Interrupt::Hard);
             if preempt::context() == Context::Task && softirq::is_raised() {
                 softirq::run_at_interrupt_end();

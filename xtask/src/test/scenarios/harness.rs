@@ -60,6 +60,21 @@ pub fn table() -> Vec<Scenario> {
                 LAST,
             ],
         ),
+        // Asleep for ever with a lock, which others may want: the guest ends.
+        planted(
+            "hang-asleep-with-a-lock",
+            one_cpu(),
+            "hang_holding",
+            &[
+                FIRST,
+                expect(
+                    "planted.hang_holding",
+                    "CRASHED",
+                    "took too long, and holds locks",
+                ),
+                LAST,
+            ],
+        ),
         planted(
             "hang-with-the-console-locked",
             small(),

@@ -66,6 +66,18 @@ const COMMANDS: &[(&str, &str, i32, &str)] = &[
     ("shell-help", "help", SUCCESS, r"poweroff"),
     ("shell-dmesg", "dmesg", SUCCESS, r"smp: 2 of 2 CPUs online"),
     (
+        "shell-locks",
+        "locks; locks --held",
+        SUCCESS,
+        r"classes, [0-9]+ edges, [0-9]+ acquisitions",
+    ),
+    (
+        "shell-locks-wrong-option",
+        "locks --all",
+        run_status(2),
+        r"locks: '--all' is not an option",
+    ),
+    (
         "shell-kunit-without-match",
         "kunit no-such-suite",
         run_status(1),
@@ -92,6 +104,7 @@ pub fn table() -> Vec<Scenario> {
         let cmdline = format!(r#"run="{commands}""#);
         let mut checks = vec![Check::Status(status), has(line)];
         checks.push(Check::HasNot("^still here".into()));
+        checks.push(Check::HasNot("=== REPORT".into()));
         quick(name, Action::Boot(boot(small(), &cmdline, checks)))
     });
     problems

@@ -10,6 +10,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ("plain", r"asked for", "panic_tests::"),
     ("irq", r"in an interrupt handler", "panic_tests::"),
     ("console-lock", r"holds the console's lock", "panic_tests::"),
+    (
+        "recursive-lock",
+        r#"waits for lock "taken twice", which it holds"#,
+        "panic_tests::",
+    ),
     ("stack-overflow", r"(?i)stack overflow", "panic_tests::"),
     ("de", r"(?i)divide", "panic_tests::"),
     ("db", r"(?i)debug", "panic_tests::"),
@@ -39,7 +44,7 @@ const CASES: &[(&str, &str, &str)] = &[
 ];
 
 /// Those that are panics in the code, not exceptions.
-const IN_CODE: &[&str] = &["plain", "irq", "console-lock"];
+const IN_CODE: &[&str] = &["plain", "irq", "console-lock", "recursive-lock"];
 
 /// The scenarios.
 pub fn table() -> Vec<Scenario> {
@@ -50,7 +55,11 @@ pub fn table() -> Vec<Scenario> {
             cpus: 2,
             function: function.into(),
         };
-        let checks = vec![Check::Status(PANIC), Check::Panic(expected)];
+        let mut checks = vec![Check::Status(PANIC), Check::Panic(expected)];
+        if how == "recursive-lock" {
+            let found = r#"=== REPORT Lock\(Recursion\) on cpu[0-9]+: recursion: "taken twice""#;
+            checks.push(Check::Has(found.into()));
+        }
         panic(how, checks)
     });
     let nested = panic("nested", vec![Check::Status(PANIC), Check::NestedPanic]);
