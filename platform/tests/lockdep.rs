@@ -586,6 +586,35 @@ fn held_locks_are_listed_in_their_order() {
     assert!(shown.contains("irq spin lock 0x7"), "{shown}");
 }
 
+/// What is taken to show a finding is not shown in it.
+#[test]
+fn locks_of_who_shows_are_left_out() {
+    let checker = checker();
+    let mut thread = Thread::new(&checker);
+    thread.take(High::class());
+    let mut text = String::new();
+    let at = std::panic::Location::caller();
+    checker.might_sleep(&thread.held, at, &thread.now, &mut |report| {
+        checker.acquire(
+            &thread.held,
+            &platform::Acquisition {
+                class: Locals::class(),
+                lock: 1,
+                kind: LockKind::Spin,
+                is_try: false,
+                nesting: 0,
+                at,
+            },
+            &thread.now,
+            &mut |_| panic!("nothing is wrong with that"),
+        );
+        text = report.to_string();
+    });
+    assert!(text.contains("\"high\""), "{text}");
+    assert!(!text.contains("\"local\""), "{text}");
+    assert_eq!(thread.held.depth(), 2);
+}
+
 #[test]
 fn the_graph_can_be_shown() {
     let checker = checker();
