@@ -410,18 +410,25 @@ pub fn rwsem<P: Platform>(size: Size) -> Outcome {
 }
 
 /// Readers that come while a writer waits do not go before it; readers that wait when a
-/// writer is done go before the next one.
+/// writer is done, or goes on reading, go before the next one.
 pub fn rwsem_fairness<P: Platform>(size: Size) -> Outcome {
+    rwsem_phases::<P>(size, false)?;
+    rwsem_phases::<P>(size, true)
+}
+
+fn rwsem_phases<P: Platform>(size: Size, downgrades: bool) -> Outcome {
     struct Shared<P: Platform> {
         lock: RwSemaphore<(), P, PhaseTest>,
         go: Completion<P>,
         reads: AtomicUsize,
+        downgrades: bool,
         size: Size,
     }
     let shared = Shared::<P> {
         lock: RwSemaphore::new(()),
         go: Completion::new(),
         reads: AtomicUsize::new(0),
+        downgrades,
         size,
     };
     run::<P, _>(size, &shared, |shared, index| {
@@ -432,6 +439,10 @@ pub fn rwsem_fairness<P: Platform>(size: Size) -> Outcome {
                 shared.go.complete_all();
                 while shared.lock.waiting() != (1, readers) {
                     P::yield_now();
+                }
+                if !shared.downgrades {
+                    drop(writing);
+                    return Ok(());
                 }
                 let reading = WriteGuard::downgrade(writing);
                 // All who waited to read are in; nobody else gets in before the writer.
