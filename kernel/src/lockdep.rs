@@ -3,8 +3,8 @@
 //!
 //! Each thread carries what it holds, with the interrupts on top of it; before there are
 //! threads, the CPU does. A finding is a kernel report like any other, but may come up where
-//! nothing may be waited for: in an NMI, or with a lock held that reporting takes. Then it
-//! goes by tries alone, and straight to the port if they fail.
+//! nothing may be waited for: in an NMI, with a lock held that reporting takes, or within a
+//! report. Then it goes by tries alone, and straight to the port if they fail.
 
 use core::{fmt, panic::Location};
 
@@ -15,8 +15,9 @@ use platform::{
 };
 
 use crate::{
-    arch::preempt,
+    arch::{percpu::PerCpuCell, preempt},
     machine::Kernel,
+    percpu,
     report::{self, Kind},
     sched, smp,
     sync::Expected,
@@ -30,6 +31,11 @@ pub static CHECKER: Checker = Checker::new();
 
 /// For each CPU what it holds until it runs threads.
 static EARLY: [Held; MAX_CPUS] = [const { Held::new() }; MAX_CPUS];
+
+percpu! {
+    /// How many reports this CPU is making, one within another.
+    static REPORTING: u64 = 0;
+}
 
 /// What a caller of the checker hands it to speak by.
 type Sink<'a> = &'a mut dyn FnMut(&Report<'_>);
@@ -114,11 +120,16 @@ fn tell(found: &Report<'_>) {
 }
 
 fn say(kind: Kind, context: Context, held: &Held, text: fmt::Arguments<'_>) {
-    if may_wait_to_report(context, held) {
+    // The flag is this CPU's; and a report is no place to be switched away from.
+    let _pinned = sched::Pinned::disable();
+    let first = REPORTING.get() == 0;
+    REPORTING.add(1);
+    if first && may_wait_to_report(context, held) {
         report::report(kind, text);
     } else {
         report::report_without_waiting(kind, text);
     }
+    REPORTING.add(1_u64.wrapping_neg());
 }
 
 /// Whether the locks of reports and of the console may be waited for here: not in an NMI,
