@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use platform::{
+    conformance::{Size, wait},
     model::{self, Model, Setup},
     sync::{AtomicU32, Ordering},
     wait::WaitQueue,
@@ -128,4 +129,43 @@ fn who_gives_up_swallows_no_wake_up() {
         hasty.join();
         patient.join();
     });
+}
+
+/// The tests that every machine must pass.
+fn conforms(name: &str) {
+    let cases = wait::cases::<Model>();
+    let case = cases.into_iter().find(|case| case.0 == name).unwrap();
+    setup(2)
+        .preemptions(2)
+        .check(move || assert_eq!(case.1(Size::SMALLEST), Ok(())));
+}
+
+#[test]
+fn conforms_lost_wakeups() {
+    conforms("lost_wakeups");
+}
+
+#[test]
+fn conforms_completion() {
+    conforms("completion");
+}
+
+#[test]
+fn conforms_completion_counts() {
+    conforms("completion_counts");
+}
+
+#[test]
+fn conforms_mutex_excludes() {
+    conforms("mutex_excludes");
+}
+
+#[test]
+fn conforms_rwsem() {
+    conforms("rwsem");
+}
+
+#[test]
+fn conforms_time_outs() {
+    conforms("time_outs");
 }

@@ -141,8 +141,9 @@ pub fn completion<P: Platform>(size: Size) -> Outcome {
         for round in 0..desk.size.rounds {
             if index % 2 == 0 {
                 let done = Completion::<P>::new();
-                // Release: the other sees it made.
-                asked.store(ptr::from_ref(&done).cast_mut(), Ordering::Release);
+                // Release: the other sees it made. A swap for the model checker's sake, which
+                // may let the other's swap overlook a store that it does not depend on.
+                asked.swap(ptr::from_ref(&done).cast_mut(), Ordering::Release);
                 queue.wake_one();
                 if round % 2 == 0 || !done.wait_timeout(P::now_ns() + round as u64 % 64 * 100) {
                     done.wait();
@@ -504,6 +505,8 @@ pub fn time_outs<P: Platform>(size: Size) -> Outcome {
         // Every wait is a whole one: few rounds.
         for round in 0..shared.size.rounds.min(8) as u64 {
             let deadline = P::now_ns() + round * 50_000;
+            // A wake-up for nothing, which ends no wait.
+            P::unpark(&P::current_thread());
             let got = match round % 6 {
                 0 => shared.mutex.lock_timeout(deadline).is_some(),
                 1 => shared.semaphore.down_timeout(deadline),
