@@ -57,7 +57,7 @@ pub fn write(text: fmt::Arguments<'_>) {
     let _ = OUT.lock().write_fmt(text);
 }
 
-/// [`write`] for any context, with any locks held: without the lock, if it is taken.
+/// [`write()`] for any context, with any locks held: without the lock, if it is taken.
 pub fn write_without_waiting(text: fmt::Arguments<'_>) {
     let _ = match OUT.try_lock() {
         Some(mut out) => out.write_fmt(text),

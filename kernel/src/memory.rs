@@ -18,7 +18,7 @@ use mm::{
 use platform::CpuId;
 
 use crate::{
-    boot, heap,
+    boot, heap, percpu_area,
     sync::{Frames, IrqLock},
 };
 
@@ -219,6 +219,12 @@ fn show(
     if sum != total {
         writeln!(out, "THE PARTS MAKE {} KiB", sum >> 10)?;
     }
+    writeln!(
+        out,
+        "per-CPU, dynamic {:>12} bytes of {} used on each CPU",
+        percpu_area::used(),
+        percpu_area::SIZE
+    )?;
     let (heap_used, heap_free) = heap::usage();
     writeln!(
         out,

@@ -22,7 +22,7 @@ use crate::{
         backtrace::{self, Start},
         cpu,
         interrupts::TrapFrame,
-        irq, stacks,
+        irq, preempt, stacks,
     },
     boot, exit, lockdep, sched, smp, symbols, time,
 };
@@ -182,6 +182,9 @@ fn print_registers(out: &mut RawSerial, f: &TrapFrame) -> fmt::Result {
 /// The threads that are not asleep, and how many are.
 fn print_threads(out: &mut RawSerial) -> fmt::Result {
     let mut asleep = 0;
+    for cpu in smp::online() {
+        writeln!(out, "cpu{cpu}: preempt count {:#x}", preempt::of(cpu))?;
+    }
     writeln!(out, "threads that run or wait for a CPU:")?;
     for index in 0..stacks::THREADS {
         // SAFETY: the other CPUs are stopped, and we end no thread any more.

@@ -104,7 +104,7 @@ pub fn alloc(layout: Layout) -> Option<PerCpuAddr> {
 ///
 /// # Safety
 ///
-/// `addr` came from [`alloc`] with `layout`, and nobody uses it any more.
+/// `addr` came from [`alloc()`] with `layout`, and nobody uses it any more.
 pub unsafe fn free(addr: PerCpuAddr, layout: Layout) {
     let count = layout.size().div_ceil(GRANULE).max(1);
     let start = (addr.0 - address(0)) / GRANULE;

@@ -34,8 +34,8 @@ pub use idle::{become_idle, eqs, is_idle};
 pub use run_queue::ready_count;
 pub use spawn::{Builder, JoinHandle};
 pub use switch::{
-    Current, SWITCHES, current, current_stretch_ns, park, preempt, preempt_from_interrupt,
-    running_on, try_current, yield_now,
+    SWITCHES, current, current_stretch_ns, park, preempt, preempt_from_interrupt, running_on,
+    try_current, yield_now,
 };
 pub use thread::{State, Thread, ThreadRef};
 

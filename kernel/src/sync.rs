@@ -4,7 +4,7 @@
 //! ([`Kernel`]). Every lock has a class; a lock may be taken while holding one of a smaller
 //! level. Checked builds see to it ([`platform::lockdep`]).
 
-use platform::{IrqsOff, lock, lock_class};
+use platform::{lock, lock_class};
 
 use crate::machine::Kernel;
 
@@ -14,8 +14,6 @@ pub type IrqLock<T, C> = lock::IrqSpinLock<T, Kernel, C>;
 pub type IrqLockGuard<'a, T, C> = lock::IrqSpinGuard<'a, T, Kernel, C>;
 /// A spin lock with preemption off: task context only.
 pub type SpinLock<T, C> = lock::SpinLock<T, Kernel, C>;
-/// Evidence that interrupts are off.
-pub type IrqsOffGuard = IrqsOff<Kernel>;
 
 lock_class! {
     /// Kernel page tables and the device range. Takes frames for tables.

@@ -17,16 +17,14 @@
 //! | expired | a CPU's `expired` tree | that CPU's soft interrupt, to running; `cancel`, to idle |
 //! | running | `Base::running` | the soft interrupt, to idle; the function or another CPU may arm it again (on the same CPU) |
 //!
-//! All moves are made under the lock of the CPU's [`Base`]; a node says which that is, and
+//! All moves are made under the lock of the CPU's `Base`; a node says which that is, and
 //! who locks looks again whether it still does.
 
 mod base;
 mod call;
 mod raw;
 
-pub use base::{
-    TimerNode, arm_alarm, cancel_alarm, interrupt, pending, start_tick, stop_tick, watch,
-};
+pub use base::{TimerNode, arm_alarm, cancel_alarm, interrupt, start_tick, stop_tick, watch};
 pub use call::{Timer, run_expired};
 pub use raw::{Raw, RawKind};
 

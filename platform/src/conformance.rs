@@ -1,5 +1,5 @@
 //! Tests that every machine must pass, the same for each: the kernel's suites call them on
-//! bare metal, host tests on [`hosted`](crate::hosted), and model tests under the model
+//! bare metal, host tests on `hosted`, and model tests under the model
 //! checker, there with the smallest [`Size`].
 //!
 //! They are generic over the [`Platform`] and use nothing else: no random numbers, and, but

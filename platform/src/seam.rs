@@ -1,12 +1,12 @@
 //! The seam: what the portable crates ask of a machine, as one trait.
 //!
-//! Three machines implement it: the kernel, on bare metal; [`hosted`](crate::hosted), where
+//! Three machines implement it: the kernel, on bare metal; `hosted`, where
 //! threads of the host stand for CPUs; and the model, where a model checker runs a few
 //! threads through every order. All functions are associated functions without `self`: a
 //! thread knows the machine that it runs on (in the kernel there is one; elsewhere it is
 //! kept with the thread), so that locks and guards carry no pointer to it.
 //!
-//! Dispatch is static. In the kernel the functions of the hot path ([`Platform::pin`] and
+//! Dispatch is static. In the kernel the functions of the hot path ([`Platform::preempt_disable`] and
 //! its opposite, [`Platform::percpu_here`], [`Platform::percpu_add`]) are one to three
 //! instructions without a call.
 

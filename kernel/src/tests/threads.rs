@@ -28,6 +28,7 @@ kunit_suite! {
         woken_thread_preempts,
         idle_cpus_take_work,
         no_wake_up_is_lost,
+        seeded_schedule_steps_in,
     ],
 }
 
@@ -336,5 +337,22 @@ fn no_wake_up_is_lost(_: &mut Ctx) -> Outcome {
     }
     let done: u64 = threads.into_iter().map(JoinHandle::join).sum();
     kassert_eq!(done, each * pairs as u64);
+    Ok(())
+}
+
+/// A seeded schedule does step in.
+fn seeded_schedule_steps_in(_: &mut Ctx) -> Outcome {
+    use crate::arch::percpu::PerCpuCell;
+    use crate::schedule;
+    if !schedule::is_on() {
+        kskip!("no schedule= on the command line");
+    }
+    let total = |cell: fn(CpuId) -> &'static AtomicU64| {
+        let each = smp::online().iter().map(cell);
+        each.map(|count| count.load(Ordering::Relaxed)).sum::<u64>()
+    };
+    kassert!(total(|cpu| schedule::YIELDS.on(cpu)) > 0);
+    kassert!(total(|cpu| schedule::DELAYS.on(cpu)) > 0);
+    kassert!(total(|cpu| schedule::INTERRUPTS.on(cpu)) > 0);
     Ok(())
 }

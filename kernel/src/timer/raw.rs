@@ -22,7 +22,8 @@ pub enum RawKind {
 #[derive(Debug)]
 pub struct Raw {
     kind: RawKind,
-    pinned: Pinned,
+    /// Keeps the CPU.
+    _pinned: Pinned,
 }
 
 impl Raw {
@@ -34,7 +35,10 @@ impl Raw {
         base.taken = true;
         apic::disarm_timer();
         drop(base);
-        Self { kind, pinned }
+        Self {
+            kind,
+            _pinned: pinned,
+        }
     }
 
     /// One interrupt `counts` counts of the hardware from now: exactly that many
@@ -53,11 +57,6 @@ impl Raw {
     /// None any more.
     pub fn disarm(&self) {
         apic::disarm_timer();
-    }
-
-    /// The guard that keeps the CPU.
-    pub fn pinned(&self) -> &Pinned {
-        &self.pinned
     }
 }
 

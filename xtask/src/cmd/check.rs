@@ -46,7 +46,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
     bare.args(BARE.iter().flat_map(|name| ["-p", name]))
         .args(["--", "-D", "warnings"]);
     step("linting the bare-metal crates", bare);
-    let mut docs = host(&["doc", "--locked", "--no-deps", "--document-private-items"]);
+    let mut docs = host(&[
+        "doc",
+        "--locked",
+        "--no-deps",
+        "--document-private-items",
+        "--features",
+        "granary-platform/hosted",
+    ]);
     docs.env("RUSTDOCFLAGS", DOC_FLAGS);
     step("documenting the host crates", docs);
     let mut bare = toolchain.bare("doc");

@@ -1,10 +1,12 @@
 //! Commands that show what the kernel knows.
 
 use alloc::string::String;
+use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::arch::percpu::PerCpuCell;
 use crate::console::Writer;
 use crate::shell::{Args, Status, bad_argument, shell_command};
-use crate::{boot, klog, memory, smp, symbols, time};
+use crate::{boot, klog, memory, sched, schedule, smp, softirq, symbols, time};
 
 shell_command! {
     name: "mem",
@@ -46,7 +48,7 @@ fn uptime(_: Args<'_>) -> Status {
 shell_command! {
     name: "cpus",
     usage: "",
-    summary: "show CPUs, their nodes and how often each was interrupted",
+    summary: "show CPUs, their nodes, interrupts, switches and deferred work",
     arguments: (0, 0),
     run: cpus,
 }
@@ -71,6 +73,31 @@ fn cpus(_: Args<'_>) -> Status {
             counts.nmi,
             counts.timer,
         );
+    }
+    crate::println!("cpu  switches  deferred  softirqs in interrupts  in threads");
+    // Relaxed: statistics.
+    let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+    for cpu in smp::online() {
+        crate::println!(
+            "{:>3}  {:>8}  {:>8}  {:>22}  {:>10}",
+            cpu.number(),
+            read(sched::SWITCHES.on(cpu)),
+            read(smp::DEFERRED.on(cpu)),
+            read(softirq::RUN_IN_INTERRUPT.on(cpu)),
+            read(softirq::RUN_IN_THREAD.on(cpu)),
+        );
+    }
+    if schedule::is_on() {
+        crate::println!("cpu  seeded yields  delays  interrupts");
+        for cpu in smp::online() {
+            crate::println!(
+                "{:>3}  {:>13}  {:>6}  {:>10}",
+                cpu.number(),
+                read(schedule::YIELDS.on(cpu)),
+                read(schedule::DELAYS.on(cpu)),
+                read(schedule::INTERRUPTS.on(cpu)),
+            );
+        }
     }
     Status::SUCCESS
 }

@@ -68,7 +68,7 @@ fn ab_ba(_: &mut Ctx) -> Outcome {
 /// On two CPUs where there are two. Neither thread alone does anything wrong.
 fn ab_ba_of_two_threads(_: &mut Ctx) -> Outcome {
     forget();
-    let last = smp::online().iter().last();
+    let last = smp::online().last();
     let one = kassert_ok!(Builder::new().spawn(format_args!("low first"), || {
         let _low = LOW.lock();
         let _high = HIGH.lock();
