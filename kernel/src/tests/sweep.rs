@@ -11,12 +11,12 @@ use platform::{
 };
 
 use crate::arch::preempt;
-use crate::boot;
 use crate::kunit::{Ctx, Outcome, kassert, kassert_eq, kassert_ok, knote, kunit_suite};
 use crate::machine::Kernel;
 use crate::sched;
 use crate::sweep::{Swept, sweep};
 use crate::timer::RawKind;
+use crate::{boot, smp};
 
 kunit_suite! {
     name: "sweep",
@@ -66,7 +66,8 @@ fn meets_every_instruction(_: &mut Ctx) -> Outcome {
         .filter(|count| count.load(Ordering::Relaxed) > 0)
         .count();
     knote!("{places} of {} places met", STEPS + 1);
-    if is_exact() {
+    // Other CPUs' instructions take time, too.
+    if is_exact() && smp::online().count() == 1 {
         kassert_eq!(places, STEPS + 1);
     }
     Ok(())

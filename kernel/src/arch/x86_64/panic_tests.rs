@@ -28,6 +28,11 @@ pub const WAYS: &[(&str, &str, Trigger)] = &[
         recursive_lock,
     ),
     ("stack-overflow", "a recursion without end", stack_overflow),
+    (
+        "thread-overflow",
+        "a recursion without end in a thread",
+        thread_overflow,
+    ),
     ("de", "divide error", divide_error),
     ("db", "debug exception", debug),
     ("nmi", "NMI", nmi),
@@ -126,6 +131,13 @@ fn recursive_lock() {
 }
 
 #[inline(never)]
+fn thread_overflow() {
+    let thread = crate::sched::Builder::new().spawn(format_args!("digger"), stack_overflow);
+    if let Ok(thread) = thread {
+        thread.join();
+    }
+}
+
 fn stack_overflow() {
     #[inline(never)]
     fn recurse(depth: u64, goes_on: &AtomicBool) -> u64 {

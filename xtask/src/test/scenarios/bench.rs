@@ -174,12 +174,69 @@ pub fn table() -> Vec<Scenario> {
         };
         quick(name, Action::Program(program))
     });
-    // The one that builds a release kernel takes longest.
+    // Those that build a release kernel take longest.
     programs
         .rev()
-        .chain([repeats(1), repeats(4)])
+        .chain([primitives()])
+        .chain([repeats(1), repeats(4), schedule_repeats()])
         .chain(boots)
         .collect()
+}
+
+/// The hot primitives, in instructions, the loop's two included: compiled to a few, without
+/// a call.
+fn primitives() -> Scenario {
+    let rows = [
+        // One load; the loop keeps the result by a store.
+        ("current_cpu", "[34]"),
+        // Increment, decrement, branch.
+        ("preempt_guard", "5"),
+        // One addition.
+        ("percpu_counter", "3"),
+        ("local_lock", "1[0-6]"),
+        ("spin_lock", "1[0-4]"),
+        ("irq_spin_lock", "(1[5-9]|2[0-2])"),
+        ("mutex", "([6-9]|1[01])"),
+    ];
+    let checks = rows.map(|(name, count)| {
+        has(&format!(
+            r"^BENCH primitive/{name} cpus=1 ops=200000 ns_per_op={count}\.0 "
+        ))
+    });
+    let program = Program {
+        args: [
+            "bench",
+            "--machine",
+            "icount",
+            "--filter",
+            "primitive",
+            "--rounds",
+            "1",
+        ]
+        .to_vec(),
+        without: &[],
+        checks: [Check::Status(0)].into_iter().chain(checks).collect(),
+    };
+    quick("bench-primitives", Action::Program(program))
+}
+
+/// A seeded schedule repeats with its seed.
+fn schedule_repeats() -> Scenario {
+    let machine = Machine {
+        accel: Accel::Icount,
+        nodes: Nodes::Even(2),
+        ..with_cpus(4)
+    };
+    let checks = vec![
+        GOOD_END,
+        has(r"schedule: seed 7; schedule=7 gives the same again"),
+        has(r"^# kunit: [1-9]\d* passed, 0 failed, "),
+    ];
+    let cmdline = "schedule=7 kunit=deferred.*,timers.*,threads.*";
+    quick(
+        "schedule-repeats",
+        Action::Twice(boot(machine, cmdline, checks)),
+    )
 }
 
 /// Where instructions are counted, a run repeats to the last digit, on several CPUs too.

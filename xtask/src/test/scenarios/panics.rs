@@ -16,6 +16,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "panic_tests::",
     ),
     ("stack-overflow", r"(?i)stack overflow", "panic_tests::"),
+    (
+        "thread-overflow",
+        r"stack overflow: stack of thread \d+ 'digger'",
+        "panic_tests::",
+    ),
     ("de", r"(?i)divide", "panic_tests::"),
     ("db", r"(?i)debug", "panic_tests::"),
     ("bp", r"(?i)breakpoint", "panic_tests::"),
