@@ -20,7 +20,10 @@ pub struct Kernel;
 
 static DEFERRED: [deferred::List; MAX_CPUS] = [const { deferred::List::new() }; MAX_CPUS];
 
-impl Platform for Kernel {
+// SAFETY: `arch::preempt` and `arch::irq` are the processor's own; per-CPU memory lies in each
+// CPU's copy (`percpu_area`), which lives for ever and is reached through GS; parking is the
+// park word's protocol, calls are the call list's.
+unsafe impl Platform for Kernel {
     const CHECK_LOCKS: bool = cfg!(debug_assertions);
 
     type Thread = ThreadRef;

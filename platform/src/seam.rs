@@ -129,7 +129,18 @@ pub enum LockKind {
 }
 
 /// A machine. See the module's documentation.
-pub trait Platform: Sized + 'static {
+///
+/// # Safety
+///
+/// Safe code of this crate relies on: a thread with preemption off stays on the CPU that
+/// [`current_cpu`](Self::current_cpu) names, and no other thread runs there;
+/// [`percpu_alloc`](Self::percpu_alloc) gives zeroed memory that is valid, aligned as asked
+/// and nobody else's on every CPU of [`possible_cpus`](Self::possible_cpus), which never
+/// change; [`percpu_here`](Self::percpu_here) and [`percpu_on`](Self::percpu_on) point to it;
+/// [`irq_save`](Self::irq_save) keeps interrupt handlers away; [`park`](Self::park) and
+/// [`call`](Self::call) order memory as they say; a thread whose `entry` runs has a stack of
+/// its own.
+pub unsafe trait Platform: Sized + 'static {
     /// Locks tell [`lock_acquire`](Self::lock_acquire) and
     /// [`lock_release`](Self::lock_release).
     const CHECK_LOCKS: bool;

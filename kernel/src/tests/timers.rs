@@ -3,13 +3,14 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use platform::{Context, CpuId};
+use platform::{Context, CpuId, lock_class};
 
 use crate::arch::{irq, preempt};
 use crate::kunit::{
     self, Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ok, knote, kunit_suite,
 };
 use crate::sched::{self, Builder};
+use crate::sync::IrqLock;
 use crate::timer::{TICK_NS, Timer};
 use crate::{boot, smp, time};
 
@@ -27,6 +28,11 @@ kunit_suite! {
         far_ahead,
         no_tick_in_idle => { over: OnlineCpus },
     ],
+}
+
+lock_class! {
+    /// Where a timer lies that its own function takes away.
+    struct TimerSlot = ("timer slot", 40);
 }
 
 /// Time counts instructions here.
@@ -216,8 +222,7 @@ fn cancel_waits_for_the_function(_: &mut Ctx) -> Outcome {
 
 /// The last handle goes while the function runs; what it uses lives to its end.
 fn dropped_in_its_own_function(_: &mut Ctx) -> Outcome {
-    let slot: Arc<crate::sync::IrqLock<Option<Timer>, crate::sync::Watched>> =
-        Arc::new(crate::sync::IrqLock::new(None));
+    let slot: Arc<IrqLock<Option<Timer>, TimerSlot>> = Arc::new(IrqLock::new(None));
     let value = Arc::new(AtomicU64::new(0));
     let timer = {
         let (slot, value) = (Arc::clone(&slot), Arc::clone(&value));
@@ -227,8 +232,8 @@ fn dropped_in_its_own_function(_: &mut Ctx) -> Outcome {
             value.fetch_add(1, Ordering::Release);
         }))
     };
-    timer.arm(time::now_ns() + 200_000);
-    *slot.lock() = Some(timer);
+    // Armed where it lies: it may fire at once.
+    slot.lock().insert(timer).arm(time::now_ns() + 200_000);
     while Arc::strong_count(&value) > 1 {
         sched::sleep_ns(200_000);
     }

@@ -46,7 +46,9 @@ impl Drop for Bomb {
 #[derive(Debug, Clone, Copy)]
 pub struct Hosted;
 
-impl Platform for Hosted {
+// SAFETY: only the holder of a CPU's baton runs, and keeps it with preemption off; each CPU
+// has a mapping of its own for per-CPU memory; interrupts are injected where they are on.
+unsafe impl Platform for Hosted {
     const CHECK_LOCKS: bool = cfg!(debug_assertions);
 
     type Thread = Thread;

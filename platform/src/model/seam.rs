@@ -169,7 +169,9 @@ fn take_interrupts() {
     }
 }
 
-impl Platform for Model {
+// SAFETY: a CPU of the model is one thread, per-CPU memory is allocated for each of them and
+// lives as long as the model runs, and the rest is by the real protocols.
+unsafe impl Platform for Model {
     /// The checker finds what goes wrong, and each access costs executions.
     const CHECK_LOCKS: bool = false;
 
