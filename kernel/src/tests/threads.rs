@@ -29,6 +29,7 @@ kunit_suite! {
         idle_cpus_take_work,
         no_wake_up_is_lost,
         seeded_schedule_steps_in,
+        idle_is_seen_from_afar => { over: OnlineCpus },
     ],
 }
 
@@ -354,5 +355,57 @@ fn seeded_schedule_steps_in(_: &mut Ctx) -> Outcome {
     kassert!(total(|cpu| schedule::YIELDS.on(cpu)) > 0);
     kassert!(total(|cpu| schedule::DELAYS.on(cpu)) > 0);
     kassert!(total(|cpu| schedule::INTERRUPTS.on(cpu)) > 0);
+    Ok(())
+}
+
+/// An idle CPU's word says so from afar; it does not while the CPU takes an interrupt, and
+/// shows afterwards that it has been idle.
+fn idle_is_seen_from_afar(_: &mut Ctx, cpu: CpuId) -> Outcome {
+    let eqs = sched::eqs(cpu);
+    if cpu == smp::this_cpu() {
+        kassert!(eqs.is_watching());
+        kassert!(!eqs.snapshot().in_eqs());
+        return Ok(());
+    }
+    // It has nothing to do, and so comes to it; if it never does, the runner tells.
+    while !eqs.snapshot().in_eqs() {
+        sched::sleep_ns(200_000);
+    }
+    let inside = AtomicU64::new(0);
+    smp::call_on(cpu, &|| {
+        let snapshot = eqs.snapshot();
+        let good = eqs.is_watching() && !snapshot.in_eqs() && !eqs.passed_since(snapshot);
+        inside.store(u64::from(good), Ordering::Relaxed);
+    });
+    kassert_eq!(inside.load(Ordering::Relaxed), 1);
+    // A busy CPU has not passed, until it was idle again.
+    let (stop, busy) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let thread = {
+        let (stop, busy) = (Arc::clone(&stop), Arc::clone(&busy));
+        kassert_ok!(Builder::new().on(cpu).spawn(format_args!("busy"), move || {
+            busy.store(true, Ordering::Release);
+            while !stop.load(Ordering::Acquire) {
+                core::hint::spin_loop();
+            }
+        }))
+    };
+    while !busy.load(Ordering::Acquire) {
+        sched::sleep_ns(100_000);
+    }
+    let snapshot = eqs.snapshot();
+    kassert!(!snapshot.in_eqs());
+    sched::sleep_ns(10_000_000);
+    kassert!(
+        !eqs.passed_since(snapshot),
+        "a CPU that was busy all the time passed"
+    );
+    stop.store(true, Ordering::Release);
+    thread.join();
+    while !eqs.passed_since(snapshot) {
+        sched::sleep_ns(200_000);
+    }
     Ok(())
 }
