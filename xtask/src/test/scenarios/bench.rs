@@ -199,7 +199,7 @@ fn primitives() -> Scenario {
         ("mutex", "([6-9]|1[01])"),
     ];
     let checks = rows.map(|(name, count)| {
-        has(&format!(
+        has(format!(
             r"^BENCH primitive/{name} cpus=1 ops=200000 ns_per_op={count}\.0 "
         ))
     });
