@@ -42,6 +42,8 @@ use self::scenario::{Absent, GROUP, Limits, NMI_GRACE, World};
 use self::shapes::Shape;
 use self::subject::Log;
 use self::tier::Tier;
+use kernel_base::cmdline::DEFAULT_CASE_TIMEOUT_MS;
+
 use crate::cli::{TestArgs, Usage};
 use crate::{ui, workspace};
 
@@ -240,8 +242,11 @@ impl<'a> Run<'a> {
             Some(seconds) => Duration::from_secs(seconds),
             None => self.tier.duration(hours(12), hours(1)),
         };
+        // A case may be silent for as long as the kernel lets it run, and the kernel should
+        // be the first to say that it hangs.
+        let case = Duration::from_millis(case_timeout_ms(self.tier));
         Limits {
-            silence: scenario::GENEROUS.silence,
+            silence: scenario::GENEROUS.silence.max(case + case / 4),
             deadline,
         }
     }
@@ -306,14 +311,25 @@ fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) % 1_000_000
 }
+/// How long a case may take, in guest milliseconds.
+fn case_timeout_ms(tier: Tier) -> u64 {
+    match tier {
+        Tier::Quick => DEFAULT_CASE_TIMEOUT_MS,
+        Tier::Long => 1_200_000,
+        Tier::Ci => 240_000,
+    }
+}
+
 /// The command line of a guest of this tier: how long its long cases run, and how long one
 /// may take.
 fn with_tier(cmdline: &str, tier: Tier) -> String {
-    let words = match tier {
+    let percent = match tier {
         Tier::Quick => return cmdline.to_owned(),
-        Tier::Long => "kunit.percent=100 kunit.timeout_ms=1200000",
-        Tier::Ci => "kunit.percent=5 kunit.timeout_ms=240000",
+        Tier::Long => 100,
+        Tier::Ci => 5,
     };
+    let timeout = case_timeout_ms(tier);
+    let words = format!("kunit.percent={percent} kunit.timeout_ms={timeout}");
     // What the user says comes last, and counts.
     format!("{words} {cmdline}").trim_end().to_owned()
 }
