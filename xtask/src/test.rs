@@ -31,6 +31,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use kernel_base::cmdline::DEFAULT_CASE_TIMEOUT_MS;
+
 use self::filter::Filter;
 pub use self::filter::Kind;
 use self::host::{Host, RECURSION_GUARD};
@@ -42,8 +44,6 @@ use self::scenario::{Absent, GROUP, Limits, NMI_GRACE, World};
 use self::shapes::Shape;
 use self::subject::Log;
 use self::tier::Tier;
-use kernel_base::cmdline::DEFAULT_CASE_TIMEOUT_MS;
-
 use crate::cli::{TestArgs, Usage};
 use crate::{ui, workspace};
 

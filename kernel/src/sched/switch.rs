@@ -200,11 +200,12 @@ fn leave(why: Why) -> bool {
     let irqs_off = irq::disable();
     let cpu = smp::this_cpu();
     let this = current();
-    preempt::switch_made();
-    TURN_OVER.set(0);
+    // A thread that goes on without a look at the queue leaves a wanted switch wanted.
     if why == Why::Parks && !this.wake.begin() {
         return false;
     }
+    preempt::switch_made();
+    TURN_OVER.set(0);
     let here = this.allowed().contains(cpu) && !this.frozen.load(Ordering::Relaxed);
     let keep = match why {
         Why::Preempted if here => Some(false),
