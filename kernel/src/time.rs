@@ -64,6 +64,12 @@ pub fn since_power_on_ns() -> u64 {
     to_ns(tsc::read())
 }
 
+/// Whether time counts instructions: the command line says that the TSC runs at 1 GHz, as
+/// on the exact machines.
+pub fn is_exact() -> bool {
+    boot::command_line().tsc_khz == Some(1_000_000)
+}
+
 /// Waits, busily. Any context.
 pub fn spin_ns(ns: u64) {
     let start = now_ns();

@@ -16,7 +16,7 @@ use crate::machine::Kernel;
 use crate::sched;
 use crate::sweep::{Swept, sweep};
 use crate::timer::RawKind;
-use crate::{boot, smp};
+use crate::{smp, time};
 
 kunit_suite! {
     name: "sweep",
@@ -37,11 +37,6 @@ lock_class! {
 
 /// More instructions than any of the operations has, with setting the timer.
 const LENGTH: u32 = 1_200;
-
-/// Time counts instructions here.
-fn is_exact() -> bool {
-    boot::command_line().tsc_khz == Some(1_000_000)
-}
 
 /// On the exact machine the interrupt comes n instructions after it was set, for each n.
 fn meets_every_instruction(_: &mut Ctx) -> Outcome {
@@ -67,7 +62,7 @@ fn meets_every_instruction(_: &mut Ctx) -> Outcome {
         .count();
     knote!("{places} of {} places met", STEPS + 1);
     // Other CPUs' instructions take time, too.
-    if is_exact() && smp::online().count() == 1 {
+    if time::is_exact() && smp::online().count() == 1 {
         kassert_eq!(places, STEPS + 1);
     }
     Ok(())
@@ -117,7 +112,7 @@ fn local_lock(_: &mut Ctx, kind: RawKind) -> Outcome {
     let done = here(|| data.try_lock_here().map(|data| (data.first, data.second)));
     let wanted = swept.runs + swept.interrupts - met;
     kassert_eq!(done, Some((wanted, wanted)));
-    if is_exact() {
+    if time::is_exact() {
         kassert!(met > 0, "no interrupt met the lock taken");
     }
     Ok(())
@@ -165,8 +160,8 @@ fn preempt_count(_: &mut Ctx, kind: RawKind) -> Outcome {
 fn wake_up_meets_the_sleeper(_: &mut Ctx) -> Outcome {
     use alloc::sync::Arc;
 
+    use crate::kunit;
     use crate::timer::Timer;
-    use crate::{kunit, time};
 
     let own = sched::current_ref();
     let rounds = kunit::rounds(100_000, 1_500);

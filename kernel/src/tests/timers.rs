@@ -12,7 +12,7 @@ use crate::kunit::{
 use crate::sched::{self, Builder};
 use crate::sync::IrqLock;
 use crate::timer::{TICK_NS, Timer};
-use crate::{boot, smp, time};
+use crate::{smp, time};
 
 kunit_suite! {
     name: "timers",
@@ -33,11 +33,6 @@ kunit_suite! {
 lock_class! {
     /// Where a timer lies that its own function takes away.
     struct TimerSlot = ("timer slot", 40);
-}
-
-/// Time counts instructions here.
-fn is_exact() -> bool {
-    boot::command_line().tsc_khz == Some(1_000_000)
 }
 
 /// Runs `f` in a thread of `cpu`.
@@ -91,7 +86,7 @@ fn many_at_once(ctx: &mut Ctx, cpu: CpuId) -> Outcome {
     kassert_eq!(fired, TIMERS as u64);
     kassert_eq!(early, 0);
     knote!("at most {latest} ns late");
-    if is_exact() && !crate::schedule::is_on() {
+    if time::is_exact() && !crate::schedule::is_on() {
         kassert!(latest <= TICK_NS, "{latest} ns late");
     }
     Ok(())
