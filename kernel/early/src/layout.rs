@@ -3,9 +3,10 @@
 //! | from | what |
 //! |---|---|
 //! | `0xffff_8880_0000_0000` | physical memory, writable, never executable (64 TiB) |
-//! | `0xffff_c900_0000_0000` | kept for vmalloc |
+//! | `0xffff_c900_0000_0000` | vmalloc (24 TiB) |
 //! | `0xffff_e400_0000_0000` | device registers, uncached (1 TiB) |
 //! | `0xffff_e900_0000_0000` | stacks, each with a guard (1 TiB) |
+//! | `0xffff_ea00_0000_0000` | descriptors of page frames (256 GiB) |
 //! | `0xffff_f000_0000_0000` | where the loader puts what it hands over; unmapped later |
 //! | `0xffff_ffff_8020_0000` | the kernel image |
 
@@ -15,6 +16,10 @@ pub const PAGE_SIZE: u64 = 4096;
 pub const PHYS_MAP: u64 = 0xffff_8880_0000_0000;
 /// End of the range that [`PHYS_MAP`] may use.
 pub const PHYS_MAP_END: u64 = 0xffff_c880_0000_0000;
+/// Where vmalloc maps memory.
+pub const VMALLOC: u64 = 0xffff_c900_0000_0000;
+/// End of the vmalloc range.
+pub const VMALLOC_END: u64 = 0xffff_e100_0000_0000;
 /// Device registers are mapped from here upwards.
 pub const MMIO: u64 = 0xffff_e400_0000_0000;
 /// End of the device range.
@@ -23,6 +28,10 @@ pub const MMIO_END: u64 = 0xffff_e500_0000_0000;
 pub const STACKS: u64 = 0xffff_e900_0000_0000;
 /// Distance between two stacks' tops, guard included.
 pub const STACK_SLOT: u64 = 128 * 1024;
+/// The descriptor of page frame 0; those of the others follow.
+pub const FRAME_MAP: u64 = 0xffff_ea00_0000_0000;
+/// End of the range that descriptors may use: 64 bytes for each frame of 16 TiB.
+pub const FRAME_MAP_END: u64 = 0xffff_ea40_0000_0000;
 /// Loader's choice range, start.
 pub const LOADER: u64 = 0xffff_f000_0000_0000;
 /// Loader's choice range, end.

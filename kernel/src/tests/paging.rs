@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use alloc::boxed::Box;
 
-use kernel_early::layout::{LOADER, PAGE_SIZE, phys_to_virt};
+use kernel_early::layout::{LOADER, PAGE_SIZE, VMALLOC_END, phys_to_virt};
 
 use crate::arch::interrupts::vector;
 use crate::arch::paging::{self, Access, Mapping};
@@ -282,8 +282,8 @@ struct Page([u8; 4096]);
 /// Permissions taken away are gone on all CPUs when the call returns: no CPU goes on
 /// with what its TLB remembers.
 fn changes_reach_every_cpu(_: &mut Ctx) -> Outcome {
-    /// Kept for vmalloc; nothing is there yet.
-    const PLACE: u64 = 0xffff_c900_0000_0000;
+    /// In no range, so nothing is there.
+    const PLACE: u64 = VMALLOC_END;
     let page = Box::new(Page([0; 4096]));
     let phys = mapping(address_of(&page.0))?.phys;
     let place = PLACE as usize;
