@@ -236,6 +236,13 @@ impl Word {
         Self(state.code() | (order as u32) << 8 | (zone.0 as u32) << 16)
     }
 
+    /// The word of the same zone with another state and order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, state: State, order: usize) -> Self {
+        Self(self.0 & 0xffff_0000 | state.code() | (order as u32) << 8)
+    }
+
     /// As an integer.
     #[inline(always)]
     pub const fn bits(self) -> u32 {
@@ -318,6 +325,17 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn set_word(&self, word: Word) {
         self.word.store(word.0, Ordering::Relaxed);
+    }
+
+    /// Notes the use of a block that is freed, for who counts it later; see
+    /// [`State::Later`].
+    pub(crate) fn note_use(&self, usage: Use) {
+        self.prev.store(usage as u32, Ordering::Relaxed);
+    }
+
+    /// What [`note_use`](Self::note_use) noted.
+    pub(crate) fn noted_use(&self) -> Use {
+        Use::ALL[self.prev.load(Ordering::Relaxed) as usize % USES]
     }
 
     /// Moves from one word to another if nobody was faster; else says what it is. For checks

@@ -1,24 +1,38 @@
 //! Memory management: portable, without assembly, page tables or globals.
 //!
-//! - [`region`], [`boot`]: who has which frames until the page allocator takes over
+//! - [`mm`]: [`Mm`], the page allocator; [`zone`], [`lists`]: its parts; allocation and
+//!   freeing are methods of [`Mm`]
 //! - [`frame`]: descriptors of page frames and their states
 //! - [`gfp`]: how an allocation may go about it
+//! - [`reclaim`], [`oom`]: when memory is short, and when there is none
+//! - [`debug`], [`report`], [`owner`]: checks, what they say, who is to blame
 //! - [`machine`]: what a machine must offer
-//! - [`report`], [`owner`]: what is said when memory is used wrongly
+//! - [`region`], [`boot`]: who has which frames until the page allocator takes over
 
 #![no_std]
 
+mod alloc;
+pub mod audit;
 pub mod boot;
+mod buddy;
+pub mod debug;
 pub mod frame;
 pub mod gfp;
+mod later;
+pub mod lists;
 pub mod machine;
+pub mod mm;
+pub mod oom;
 pub mod owner;
+pub mod reclaim;
 pub mod region;
 pub mod report;
+pub mod zone;
 
 pub use frame::{Frame, Pfn, State, Use};
 pub use gfp::Gfp;
 pub use machine::{Layout, Machine};
+pub use mm::{Block, BlockKind, Config, Mm};
 
 /// The size of a page frame in bytes.
 pub const PAGE_SIZE: u64 = 4096;
