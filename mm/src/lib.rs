@@ -2,6 +2,7 @@
 //!
 //! - [`mm`]: [`Mm`], the page allocator; [`zone`], [`lists`]: its parts; allocation and
 //!   freeing are methods of [`Mm`]
+//! - [`pages`]: [`Pages`], blocks that free themselves
 //! - [`frame`]: descriptors of page frames and their states
 //! - [`gfp`]: how an allocation may go about it
 //! - [`reclaim`], [`oom`]: when memory is short, and when there is none
@@ -24,6 +25,7 @@ pub mod machine;
 pub mod mm;
 pub mod oom;
 pub mod owner;
+pub mod pages;
 pub mod reclaim;
 pub mod region;
 pub mod report;
@@ -33,6 +35,7 @@ pub use frame::{Frame, Pfn, State, Use};
 pub use gfp::Gfp;
 pub use machine::{Layout, Machine};
 pub use mm::{Block, BlockKind, Config, Mm};
+pub use pages::Pages;
 
 /// The size of a page frame in bytes.
 pub const PAGE_SIZE: u64 = 4096;
