@@ -7,6 +7,7 @@
 //! - [`gfp`]: how an allocation may go about it
 //! - [`reclaim`], [`oom`]: when memory is short, and when there is none
 //! - [`debug`], [`report`], [`owner`]: checks, what they say, who is to blame
+//! - [`percpu`]: memory of which every CPU has its own
 //! - [`machine`]: what a machine must offer
 //! - [`region`], [`boot`]: who has which frames until the page allocator takes over
 
@@ -26,6 +27,7 @@ pub mod mm;
 pub mod oom;
 pub mod owner;
 pub mod pages;
+pub mod percpu;
 pub mod reclaim;
 pub mod region;
 pub mod report;
