@@ -1,6 +1,6 @@
 //! No memory, at every possible point.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use mm::percpu::UNIT;
 
@@ -68,5 +68,47 @@ fn reclaims_and_tries_again() {
         // SAFETY: allocated so.
         unsafe { memory.free(offset, layout(8, 8)) };
         audited(&memory).unwrap();
+    });
+}
+
+/// While a thread wanted to grow somebody else freed: there is room without a page more.
+#[test]
+fn room_that_comes_meanwhile_is_used() {
+    let (machine, memory) = machine(1, 1, UNIT - 64);
+    let memory = Arc::new(memory);
+    machine.run(|| {
+        let offset = memory.alloc_atomic(layout(64, 16)).expect("the last room");
+        let backing = memory.backing();
+        backing.pages_left.store(0, Ordering::Relaxed);
+        let there = Arc::clone(&memory);
+        // SAFETY: allocated so.
+        let free = move || unsafe { there.free(offset, layout(64, 16)) };
+        *backing.in_reclaim.lock().unwrap() = Some(Box::new(free));
+        assert_eq!(memory.alloc(layout(64, 16)), Some(offset));
+        audited(&memory).unwrap();
+    });
+}
+
+/// Frees that come while a thread grows leave chunks to it that are too many.
+#[test]
+fn surplus_that_comes_meanwhile_is_given_back() {
+    let (machine, memory) = machine(1, 1, UNIT);
+    let memory = Arc::new(memory);
+    machine.run(|| {
+        let unit = layout(UNIT, PAGE);
+        let all = [(); 3].map(|()| memory.alloc(unit).unwrap());
+        let there = Arc::clone(&memory);
+        let free = move || {
+            for offset in all {
+                // SAFETY: allocated so.
+                unsafe { there.free(offset, unit) };
+            }
+            let stats = there.stats();
+            assert_eq!((stats.chunks, stats.empty), (4, 3), "the mutex is taken");
+        };
+        *memory.backing().in_populate.lock().unwrap() = Some(Box::new(free));
+        memory.alloc(unit).expect("memory");
+        let stats = audited(&memory).unwrap();
+        assert_eq!((stats.chunks, stats.empty), (3, 1));
     });
 }

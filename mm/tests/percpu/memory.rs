@@ -40,7 +40,13 @@ pub struct HostMemory {
     /// What a reclaim adds to that, once.
     pub reclaimable: AtomicUsize,
     pub reports: Mutex<Vec<String>>,
+    /// Called once, in the middle of a populate: what another CPU does meanwhile.
+    pub in_populate: Mutex<Option<Hook>>,
+    /// Called once, in a reclaim.
+    pub in_reclaim: Mutex<Option<Hook>>,
 }
+
+pub type Hook = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct State {
@@ -80,6 +86,8 @@ impl HostMemory {
             pages_left: AtomicUsize::new(usize::MAX),
             reclaimable: AtomicUsize::new(0),
             reports: Mutex::default(),
+            in_populate: Mutex::default(),
+            in_reclaim: Mutex::default(),
         }
     }
 
@@ -157,6 +165,10 @@ unsafe impl Backing for HostMemory {
     fn populate(&self, offsets: Range<usize>) -> Result<(), NoMemory> {
         assert!(Hosted::may_sleep(), "populates where it may not sleep");
         assert!(offsets.start >= UNIT && offsets.end <= WINDOW.size());
+        let hook = self.in_populate.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         let mut done = Vec::new();
         for number in offsets.start / PAGE..offsets.end / PAGE {
             for _ in self.each() {
@@ -238,7 +250,12 @@ unsafe impl Backing for HostMemory {
     fn reclaim(&self) -> bool {
         let more = self.reclaimable.swap(0, Ordering::Relaxed);
         self.pages_left.fetch_add(more, Ordering::Relaxed);
-        more > 0
+        let hook = self.in_reclaim.lock().unwrap().take();
+        let called = hook.is_some();
+        if let Some(hook) = hook {
+            hook();
+        }
+        more > 0 || called
     }
 
     fn report(&self, report: &Report<'_>) {
