@@ -40,7 +40,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (any::<prop::sample::Index>(), 1..64_usize).prop_map(|(at, by)| Op::FreeWrongly(at, by)),
         1 => Just(Op::Trim),
     ];
-    prop::collection::vec(op, 1..400)
+    prop::collection::vec(op, 1..200)
 }
 
 /// Start of an allocation, and the size asked for, and what it was filled with.
