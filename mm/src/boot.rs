@@ -9,6 +9,9 @@
 //! One table holds the state of every byte: free, reserved, or used for a
 //! [`Purpose`]. So they always add up to what the firmware reported.
 //!
+//! In the end what is free goes to the page allocator ([`handover`]). The accounts stay, and
+//! *free* means the allocator's from then on.
+//!
 //! | from | to | by |
 //! |---|---|---|
 //! | nothing | free, reserved | [`FirmwareMap::add`] |
@@ -16,6 +19,8 @@
 //! | free | used | [`BootFrames::alloc`] |
 //! | free, reserved | used | [`BootFrames::claim`] |
 //! | used | free, reserved (parts of pages) | [`BootFrames::release`] |
+
+pub mod handover;
 
 use core::fmt;
 
@@ -48,13 +53,15 @@ pub enum Purpose {
     Kernel,
     /// Where other CPUs start.
     Trampoline,
+    /// Descriptors of page frames.
+    FrameMap,
     /// Anything else.
     Other,
 }
 
 impl Purpose {
     /// All purposes, in the order in which they are shown.
-    pub const ALL: [Purpose; 8] = [
+    pub const ALL: [Purpose; 9] = [
         Purpose::Kernel,
         Purpose::Ramdisk,
         Purpose::PageTables,
@@ -62,6 +69,7 @@ impl Purpose {
         Purpose::PerCpu,
         Purpose::Stacks,
         Purpose::Trampoline,
+        Purpose::FrameMap,
         Purpose::Other,
     ];
 }
@@ -76,6 +84,7 @@ impl fmt::Display for Purpose {
             Self::Ramdisk => "ramdisk",
             Self::Kernel => "kernel",
             Self::Trampoline => "trampoline",
+            Self::FrameMap => "frame map",
             Self::Other => "other",
         })
     }
@@ -126,6 +135,8 @@ pub struct Request {
     /// What the address must be a multiple of, in bytes: a power of two; less
     /// than a page counts as a page.
     pub align: u64,
+    /// The address at which the piece may begin at the earliest.
+    pub from: u64,
     /// The address at which the piece must end at the latest.
     pub below: u64,
 }
@@ -136,6 +147,7 @@ impl Request {
         Self {
             pages,
             align: PAGE_SIZE,
+            from: 0,
             below: PHYSICAL_LIMIT,
         }
     }
@@ -145,6 +157,15 @@ impl Request {
     pub const fn below(self, limit: u64) -> Self {
         Self {
             below: limit,
+            ..self
+        }
+    }
+
+    /// The same inside `region`.
+    pub const fn within(self, region: Region) -> Self {
+        Self {
+            from: region.start(),
+            below: region.end(),
             ..self
         }
     }
@@ -242,9 +263,9 @@ impl<const N: usize> BootFrames<N> {
             .checked_mul(PAGE_SIZE)
             .ok_or(FrameError::NoMemory)?;
         let found = self.free().rev().find_map(|free| {
-            let end = free.below(request.below)?.end();
-            let start = end.checked_sub(size)? / align * align;
-            (start >= free.start()).then_some(start)
+            let part = free.below(request.below)?.above(request.from)?;
+            let start = part.end().checked_sub(size)? / align * align;
+            (start >= part.start()).then_some(start)
         });
         let start = found.ok_or(FrameError::NoMemory)?;
         let region = Region::with_size(start, size).ok_or(FrameError::NoMemory)?;

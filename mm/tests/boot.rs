@@ -48,6 +48,8 @@ fn hands_out_from_the_top_and_below_limits() {
     );
     let low = Request::pages(1).below(1 << 20);
     assert_eq!(frames.alloc(low, Purpose::Trampoline), Ok(0x9_e000));
+    let inside = Request::pages(2).within(region(0x20_0000, 0x20_2000));
+    assert_eq!(frames.alloc(inside, Purpose::Other), Ok(0x20_0000));
     let large = Request::pages(512).aligned(2 << 20);
     assert_eq!(frames.alloc(large, Purpose::BootHeap), Ok(0x7c0_0000));
     assert_eq!(
@@ -77,6 +79,8 @@ fn requests_that_cannot_be_met() {
         Request::pages(u64::MAX),
         Request::pages(1).below(0x1000),
         Request::pages(1).below(0),
+        Request::pages(2).within(region(0x20_0000, 0x20_1fff)),
+        Request::pages(1).within(region(0x9_f000, 0x10_0000)),
         Request::pages(1).aligned(1 << 63),
     ] {
         assert_eq!(
@@ -208,10 +212,12 @@ enum Step {
 
 fn step() -> impl Strategy<Value = (Step, Purpose)> {
     let limit = prop_oneof![Just(u64::MAX), (0..SPACE as u64)];
-    let alloc = (1u64..4, 0u32..4, limit).prop_map(|(pages, align, below)| {
+    let from = prop_oneof![Just(0), (0..SPACE as u64)];
+    let alloc = (1u64..4, 0u32..4, from, limit).prop_map(|(pages, align, from, below)| {
         Step::Alloc(Request {
             pages,
             align: 4096 << align,
+            from,
             below,
         })
     });
@@ -261,6 +267,7 @@ proptest! {
                     let place = (0..model.len() / 4 - pages).rev().find(|&first| {
                         let (start, end) = (first as u64 * PAGE_SIZE, (first + pages) as u64 * PAGE_SIZE);
                         start.is_multiple_of(request.align)
+                            && start >= request.from
                             && end <= request.below
                             && (first..first + pages).all(|page| is_free_page(&model, page))
                     });
