@@ -56,6 +56,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     symbols::init();
     boot::report_command_line_problems();
     boot::discover_machine(handover);
+    memory::frame_map::build();
     smp::prepare_boot_cpu();
     arch::apic::init(boot::acpi().local_apic).unwrap_or_else(|_| {
         panic!("the local APIC's registers cannot be mapped");

@@ -1,7 +1,8 @@
 //! Physical memory during boot: the firmware's map, who has what, and pages for the
 //! structures that the kernel needs before its page allocator runs.
 
-use core::fmt::{self, Write};
+pub mod frame_map;
+mod summary;
 
 use bootloader_api::info::MemoryRegionKind;
 use kernel_early::{
@@ -15,10 +16,11 @@ use mm::{
     boot::{BootFrames, FirmwareKind, FirmwareMap, Request, State},
     region::Region,
 };
-use platform::CpuId;
+use platform::{CpuId, NodeId};
+pub use summary::print_summary;
 
 use crate::{
-    boot, heap, percpu_area,
+    boot,
     sync::{Frames, IrqLock},
 };
 
@@ -112,19 +114,42 @@ fn for_each_image_run(handover: &Handover, mut each: impl FnMut(u64, u64)) {
 ///
 /// Page tables come from below 4 GiB, where the start-up code of other CPUs can name them.
 pub fn take_pages(pages: u64, purpose: Purpose, near: Option<CpuId>) -> Option<u64> {
-    let mut frames = FRAMES.lock();
-    let frames = frames.as_mut()?;
-    if let Some(cpu) = near
-        && let Some(range) = near_range(frames, cpu, pages)
-        && frames.claim(range, purpose).is_ok()
-    {
-        return Some(range.start());
-    }
     let request = match purpose {
         Purpose::PageTables => Request::pages(pages).below(BELOW_4G),
         _ => Request::pages(pages),
     };
-    frames.alloc(request, purpose).ok()
+    take(
+        request,
+        purpose,
+        near.map(|cpu| boot::topology().node_of(cpu)),
+    )
+}
+
+/// Takes memory from the accounts, on `near` if it has some.
+fn take(request: Request, purpose: Purpose, near: Option<NodeId>) -> Option<u64> {
+    let mut frames = FRAMES.lock();
+    let frames = frames.as_mut()?;
+    let on_node = near.and_then(|node| {
+        boot::acpi()
+            .memory
+            .iter()
+            .rev()
+            .filter(|range| range.node == node)
+            .filter_map(|range| Region::new(range.start, range.end))
+            .find_map(|range| frames.alloc(request.within(range), purpose).ok())
+    });
+    on_node.or_else(|| frames.alloc(request, purpose).ok())
+}
+
+/// The node of the memory at `address`, and the address up to which that answer holds.
+/// Memory that the firmware's tables give to no node is node 0's.
+pub fn node_at(address: u64) -> (NodeId, u64) {
+    let (node, until) = boot::acpi().node_at(address);
+    if node.index() < boot::topology().node_count() {
+        (node, until)
+    } else {
+        (NodeId::FIRST, until)
+    }
 }
 
 /// Takes a page below 1 MiB, where a CPU starts in real mode.
@@ -137,25 +162,6 @@ pub fn take_low_page() -> Option<u64> {
         .ok()
 }
 
-/// The highest free piece of that size on the CPU's node.
-fn near_range(frames: &BootFrames<RANGES>, cpu: CpuId, pages: u64) -> Option<Region> {
-    let node = boot::topology().node_of(cpu);
-    let size = pages * PAGE_SIZE;
-    boot::acpi()
-        .memory
-        .iter()
-        .rev()
-        .filter(|range| range.node == node)
-        .filter_map(|range| Region::new(range.start, range.end))
-        .find_map(|range| {
-            frames.free().rev().find_map(|free| {
-                let both = free.intersection(range)?.page_align_inwards()?;
-                let start = both.end().checked_sub(size)?;
-                (start >= both.start()).then(|| Region::new(start, both.end()))?
-            })
-        })
-}
-
 /// Calls `f` with the accounts: for tests and `mem`.
 pub fn with_frames<R>(f: impl FnOnce(&BootFrames<RANGES>) -> R) -> R {
     f(FRAMES.lock().as_ref().expect("memory::init has run"))
@@ -164,72 +170,4 @@ pub fn with_frames<R>(f: impl FnOnce(&BootFrames<RANGES>) -> R) -> R {
 /// Bytes that are memory and not reserved.
 pub fn usable_bytes() -> u64 {
     with_frames(|frames| frames.total() - frames.bytes(State::Reserved))
-}
-
-/// What `mem` shows.
-pub fn print_summary(out: &mut dyn Write) {
-    // The accounts are copied out, so that the console is not written with them locked.
-    let (ranges, free, reserved, used, total) = with_frames(|frames| {
-        let used: [u64; Purpose::ALL.len()] =
-            core::array::from_fn(|i| frames.bytes(State::Used(Purpose::ALL[i])));
-        let ranges: alloc::vec::Vec<_> = frames.regions().to_vec();
-        (
-            ranges,
-            frames.bytes(State::Free),
-            frames.bytes(State::Reserved),
-            used,
-            frames.total(),
-        )
-    });
-    let _ = show(out, &ranges, free, reserved, &used, total);
-}
-
-fn show(
-    out: &mut dyn Write,
-    ranges: &[(Region, State)],
-    free: u64,
-    reserved: u64,
-    used: &[u64],
-    total: u64,
-) -> fmt::Result {
-    writeln!(out, "{:<35} {:>14}  what", "physical range", "KiB")?;
-    for (range, state) in ranges {
-        write!(
-            out,
-            "{:#016x}-{:#016x}  {:>14}  ",
-            range.start(),
-            range.end() - 1,
-            range.size() >> 10
-        )?;
-        match state {
-            State::Free => writeln!(out, "free")?,
-            State::Reserved => writeln!(out, "reserved")?,
-            State::Used(purpose) => writeln!(out, "{purpose}")?,
-        }
-    }
-    writeln!(out)?;
-    let mut line = |name: &str, bytes: u64| writeln!(out, "{name:<16} {:>12} KiB", bytes >> 10);
-    for (purpose, bytes) in Purpose::ALL.iter().zip(used) {
-        line(alloc::format!("{purpose}").as_str(), *bytes)?;
-    }
-    line("free", free)?;
-    line("reserved", reserved)?;
-    let sum = free + reserved + used.iter().sum::<u64>();
-    line("total", total)?;
-    if sum != total {
-        writeln!(out, "THE PARTS MAKE {} KiB", sum >> 10)?;
-    }
-    writeln!(
-        out,
-        "per-CPU, dynamic {:>12} bytes of {} used on each CPU",
-        percpu_area::used(),
-        percpu_area::SIZE
-    )?;
-    let (heap_used, heap_free) = heap::usage();
-    writeln!(
-        out,
-        "boot heap        {:>12} KiB used, {} KiB free",
-        heap_used >> 10,
-        heap_free >> 10
-    )
 }

@@ -16,12 +16,12 @@ pub type IrqLockGuard<'a, T, C> = lock::IrqSpinGuard<'a, T, Kernel, C>;
 pub type SpinLock<T, C> = lock::SpinLock<T, Kernel, C>;
 
 lock_class! {
-    /// Kernel page tables and the device range. Takes frames for tables.
-    pub struct PageTables = ("page tables", 10);
-    /// Boot memory accounts.
-    pub struct Frames = ("boot frames", 20);
     /// The test results so far.
     pub struct TestOutput = ("test output", 30);
+    /// Kernel page tables and the device range. Takes frames for tables.
+    pub struct PageTables = ("page tables", 50);
+    /// Boot memory accounts.
+    pub struct Frames = ("boot frames", 51);
     /// A thread's end and who waits for it.
     pub struct ThreadEnd = ("thread end", 65);
     /// The boot heap.

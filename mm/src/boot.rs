@@ -161,11 +161,12 @@ impl Request {
         }
     }
 
-    /// The same inside `region`.
+    /// The same, but also inside `region`.
     pub const fn within(self, region: Region) -> Self {
+        let (start, end) = (region.start(), region.end());
         Self {
-            from: region.start(),
-            below: region.end(),
+            from: if start > self.from { start } else { self.from },
+            below: if end < self.below { end } else { self.below },
             ..self
         }
     }

@@ -50,6 +50,10 @@ fn hands_out_from_the_top_and_below_limits() {
     assert_eq!(frames.alloc(low, Purpose::Trampoline), Ok(0x9_e000));
     let inside = Request::pages(2).within(region(0x20_0000, 0x20_2000));
     assert_eq!(frames.alloc(inside, Purpose::Other), Ok(0x20_0000));
+    let both = Request::pages(1)
+        .below(0x20_3000)
+        .within(region(0x20_0000, 0x20_8000));
+    assert_eq!(frames.alloc(both, Purpose::Other), Ok(0x20_2000));
     let large = Request::pages(512).aligned(2 << 20);
     assert_eq!(frames.alloc(large, Purpose::BootHeap), Ok(0x7c0_0000));
     assert_eq!(

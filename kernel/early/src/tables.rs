@@ -118,6 +118,98 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Maps `frames` to adjacent small pages from `virt` on, up to the end of the table that
+    /// holds their entries (so at most 512). How many; fewer than fit only if `frames` ended.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::OutOfFrames`]: no frame was taken out of `frames`, and nothing mapped.
+    /// [`MapError::Occupied`]: what was mapped before stays mapped.
+    pub fn map_frames(
+        &mut self,
+        virt: u64,
+        frames: &mut dyn Iterator<Item = u64>,
+        flags: Flags,
+        tables: FrameSource<'_>,
+    ) -> Result<u64, MapError> {
+        if !virt.is_multiple_of(PAGE_SIZE) {
+            return Err(MapError::Unaligned);
+        }
+        let flags = (flags & CALLER) | Flags::PRESENT;
+        let places = self.entries_create(virt, tables)?;
+        let mut done = 0;
+        for (place, frame) in places.iter_mut().zip(frames) {
+            if !place.is_unused() {
+                return Err(MapError::Occupied(virt + done * PAGE_SIZE));
+            }
+            place.set_addr(PhysAddr::new(frame), flags);
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    /// Removes what [`map_frames`](Self::map_frames) mapped in `virt..virt+len`; pages that
+    /// are not mapped stay so. Tables stay.
+    pub fn clear(&mut self, virt: u64, len: u64) {
+        let (mut at, end) = (virt, virt + len);
+        while at < end {
+            let table_end = (at / LARGE_PAGE + 1) * LARGE_PAGE;
+            let here = table_end.min(end);
+            let mut none = || None;
+            if let Ok(entries) = self.entries_create(at, &mut none) {
+                let count = ((here - at) / PAGE_SIZE) as usize;
+                for entry in &mut entries[..count] {
+                    entry.set_unused();
+                }
+            }
+            at = here;
+        }
+    }
+
+    /// Maps every page of `virt..virt+len` to the one page at `phys`. Level 1 tables that show
+    /// nothing else are one and the same, so that this takes little memory: nothing in the
+    /// range may be mapped, protected or unmapped any more.
+    ///
+    /// # Errors
+    ///
+    /// See [`MapError`]; what was mapped before the error stays mapped.
+    pub fn map_to_one(
+        &mut self,
+        virt: u64,
+        len: u64,
+        phys: u64,
+        flags: Flags,
+        frames: FrameSource<'_>,
+    ) -> Result<(), MapError> {
+        let (mut at, end) = (virt, virt + len);
+        let mut shared = None;
+        while at < end {
+            let table_end = (at / LARGE_PAGE + 1) * LARGE_PAGE;
+            let here = table_end.min(end);
+            if here - at < LARGE_PAGE {
+                let mut same = core::iter::repeat_n(phys, ((here - at) / PAGE_SIZE) as usize);
+                self.map_frames(at, &mut same, flags, frames)?;
+            } else {
+                let entry = self.entry_create(at, 2, frames)?;
+                if !entry.is_unused() {
+                    return Err(MapError::Occupied(at));
+                }
+                match shared {
+                    Some(table) => {
+                        entry.set_addr(PhysAddr::new(table), Flags::PRESENT | Flags::WRITABLE);
+                    }
+                    None => {
+                        let mut same = core::iter::repeat(phys);
+                        self.map_frames(at, &mut same, flags, frames)?;
+                        shared = Some(self.entry_create(at, 2, frames)?.addr().as_u64());
+                    }
+                }
+            }
+            at = here;
+        }
+        Ok(())
+    }
+
     /// Gives `virt..virt+len`, which must be mapped, the permissions `flags`; splits large
     /// pages that reach over an end.
     ///
@@ -233,6 +325,20 @@ impl AddressSpace {
         }
         entry.set_addr(PhysAddr::new(table), Flags::PRESENT | Flags::WRITABLE);
         Ok(())
+    }
+
+    /// The entries of the small pages from `virt` on, to the end of their table.
+    fn entries_create(
+        &mut self,
+        virt: u64,
+        frames: FrameSource<'_>,
+    ) -> Result<&mut [PageTableEntry], MapError> {
+        let first = core::ptr::from_mut(self.entry_create(virt, 1, frames)?).addr();
+        let rest = 512 - (virt / PAGE_SIZE % 512) as usize;
+        let first = core::ptr::with_exposed_provenance_mut(first);
+        // SAFETY: the entry is the one of `virt` in a table of 512, which is reached through
+        // the physical map, and `&mut self` makes this the only reference into it.
+        Ok(unsafe { core::slice::from_raw_parts_mut(first, rest) })
     }
 
     /// The entry of `virt` at `level`, making the tables above it.

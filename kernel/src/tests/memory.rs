@@ -4,14 +4,16 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kernel_early::layout::{PAGE_SIZE, PHYS_MAP, phys_to_virt};
-use mm::boot::{Purpose, State};
+use kernel_early::layout::{FRAME_MAP, PAGE_SIZE, PHYS_MAP, phys_to_virt};
+use mm::boot::{Purpose, State, handover};
+use mm::frame::{Frame, Pfn};
 use mm::region::Region;
 
 use crate::arch::percpu::PerCpuCell;
 use crate::arch::stacks::{self, Use};
 use crate::arch::{paging, probe};
 use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite};
+use crate::memory::frame_map;
 use crate::{boot, memory, percpu, smp};
 
 kunit_suite! {
@@ -25,6 +27,9 @@ kunit_suite! {
         free_memory_is_mapped,
         free_memory_holds_patterns,
         cpus_have_memory_of_their_nodes,
+        every_frame_has_a_descriptor,
+        descriptors_of_holes_are_zeros_and_stay_so,
+        descriptors_are_on_their_nodes,
     ],
 }
 
@@ -253,6 +258,85 @@ fn cpus_have_memory_of_their_nodes(_: &mut Ctx) -> Outcome {
             node,
             "NMI stack of {cpu:?} at {stack:#x}"
         );
+    }
+    Ok(())
+}
+
+/// Frames that a page of descriptors describes.
+const DESCRIBED: u32 = (PAGE_SIZE as usize / size_of::<Frame>()) as u32;
+
+/// The pages of descriptors: the first frame of each.
+fn descriptor_pages() -> impl Iterator<Item = Pfn> {
+    (0..frame_map::end().0).step_by(DESCRIBED as usize).map(Pfn)
+}
+
+fn describes_memory(page: Pfn) -> bool {
+    let end = Pfn(page.0 + DESCRIBED);
+    memory::with_frames(|frames| handover::has_memory(frames.regions(), page, end))
+}
+
+/// The map reaches over all memory that can be used, and no further.
+fn every_frame_has_a_descriptor(_: &mut Ctx) -> Outcome {
+    let end = frame_map::end();
+    for (region, state) in regions() {
+        let inside = region.end() <= end.phys();
+        kassert!(inside || state == State::Reserved, "{region:?} {state:?}");
+    }
+    kassert_eq!(frame_map::address_of(Pfn(0)), FRAME_MAP);
+    for page in descriptor_pages() {
+        let address = frame_map::address_of(page);
+        let found = kassert_ok!(
+            paging::lookup(address),
+            "descriptor of {page} at {address:#x}"
+        );
+        let of_memory = describes_memory(page);
+        kassert!(!found.executable && !found.uncached, "{page}: {found:?}");
+        // Those of a hole may be a part of a large page.
+        kassert!(found.writable || !of_memory, "{page}: {found:?}");
+        kassert_eq!(
+            state_at(found.phys),
+            Some(State::Used(Purpose::FrameMap)),
+            "{page}"
+        );
+    }
+    let behind = frame_map::address_of(Pfn(end.0.next_multiple_of(DESCRIBED)));
+    kassert_eq!(paging::lookup(behind), None);
+    Ok(())
+}
+
+fn descriptors_of_holes_are_zeros_and_stay_so(_: &mut Ctx) -> Outcome {
+    let mut shared = None;
+    for page in descriptor_pages().filter(|page| !describes_memory(*page)) {
+        let address = frame_map::address_of(page) as usize;
+        let found = kassert_ok!(paging::lookup(address as u64));
+        for word in (0..PAGE_SIZE as usize).step_by(size_of::<Frame>()) {
+            kassert_eq!(probe::read_u64(address + word), Ok(0), "{page}");
+        }
+        if found.writable {
+            continue;
+        }
+        kassert_eq!(*shared.get_or_insert(found.phys), found.phys, "{page}");
+        kassert!(probe::write_u8(address, 1).is_err(), "{page}");
+    }
+    if shared.is_none() {
+        kskip!("memory has no holes of that size here");
+    }
+    Ok(())
+}
+
+fn descriptors_are_on_their_nodes(_: &mut Ctx) -> Outcome {
+    if boot::topology().node_count() == 1 {
+        kskip!("there is only one node");
+    }
+    for page in descriptor_pages().filter(|page| describes_memory(*page)) {
+        let place = kassert_ok!(paging::lookup(frame_map::address_of(page)));
+        let node = memory::node_at(page.phys()).0;
+        // Small pages may describe two nodes, and a hole's begin is nobody's.
+        let behind = memory::node_at(page.phys() + u64::from(DESCRIBED) * PAGE_SIZE - 1).0;
+        let memory = memory::with_frames(|frames| frames.state_at(page.phys()).is_some());
+        if node == behind && memory {
+            kassert_eq!(memory::node_at(place.phys).0, node, "{page}");
+        }
     }
     Ok(())
 }

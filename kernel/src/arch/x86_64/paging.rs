@@ -35,6 +35,8 @@ pub enum Access {
     Read,
     /// Read and written, never executed.
     ReadWrite,
+    /// Read and executed, never written.
+    Execute,
 }
 
 impl Access {
@@ -43,6 +45,7 @@ impl Access {
             | match self {
                 Self::Read => Flags::NO_EXECUTE,
                 Self::ReadWrite => Flags::NO_EXECUTE | Flags::WRITABLE,
+                Self::Execute => Flags::empty(),
             }
     }
 }
@@ -70,6 +73,20 @@ fn table_frame() -> Option<u64> {
     // SAFETY: the frame was just handed to us alone and the physical map shows it.
     unsafe { core::ptr::write_bytes(phys_to_virt(frame) as *mut u64, 0, 512) };
     Some(frame)
+}
+
+/// Maps memory to `virt..` read only: every page of the range shows the one page at `phys`.
+/// For ever, since the range's tables may be shared.
+///
+/// # Errors
+///
+/// [`MapError`]; nothing is promised about the part before the error.
+pub fn map_to_one(virt: u64, len: u64, phys: u64) -> Result<(), MapError> {
+    let flags = Access::Read.flags();
+    kernel()
+        .lock()
+        .space
+        .map_to_one(virt, len, phys, flags, &mut table_frame)
 }
 
 /// Maps memory for reading and writing.
