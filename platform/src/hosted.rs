@@ -66,9 +66,10 @@ use std::{
     vec::Vec,
 };
 
-use crate::{CpuId, MAX_CPUS, MAX_NODES, Priority, Spawn};
+use crate::{CpuId, LOCAL_DISTANCE, MAX_CPUS, MAX_NODES, NodeId, Priority, Spawn, Topology};
 
 mod areas;
+mod attached;
 mod here;
 mod inject;
 mod join;
@@ -78,6 +79,7 @@ mod sched;
 mod seam;
 mod thread;
 
+pub use attached::Attachment;
 pub use inject::Injection;
 pub use join::JoinHandle;
 pub use seam::Hosted;
@@ -95,6 +97,7 @@ pub struct Builder {
     cpus: usize,
     possible: usize,
     nodes: usize,
+    distances: [[u8; MAX_NODES]; MAX_NODES],
     seed: u64,
     percpu_bytes: usize,
     limit: Duration,
@@ -137,6 +140,19 @@ impl Builder {
     pub fn nodes(self, nodes: usize) -> Self {
         assert!((1..=MAX_NODES).contains(&nodes));
         Self { nodes, ..self }
+    }
+
+    /// How far apart two nodes lie, in both directions. 20, unless said.
+    ///
+    /// # Panics
+    ///
+    /// If the two are one, or the distance is less than 10, which is that of a node to itself.
+    #[must_use]
+    pub fn distance(mut self, one: NodeId, other: NodeId, distance: u8) -> Self {
+        assert!(one != other && distance >= LOCAL_DISTANCE);
+        self.distances[one.index()][other.index()] = distance;
+        self.distances[other.index()][one.index()] = distance;
+        self
     }
 
     /// What decides at points, unless `GRANARY_SEED` does. 1, unless said.
@@ -182,6 +198,7 @@ impl Machine {
             cpus: 1,
             possible: 1,
             nodes: 1,
+            distances: Topology::default_distances(),
             seed: 1,
             percpu_bytes: 4 << 20,
             limit: Duration::from_secs(120),
@@ -292,6 +309,12 @@ impl Machine {
     pub fn take_reports(&self) -> Vec<String> {
         self.0.take_reports()
     }
+
+    /// What a crate on top keeps with this machine: the one value of type `T`, made when it
+    /// is first asked for. [`Hosted::attached`] gives it to the machine's own threads.
+    pub fn attached<T: Attachment>(&self) -> Arc<T> {
+        self.0.attachments.get()
+    }
 }
 
 impl Drop for Machine {
@@ -299,6 +322,7 @@ impl Drop for Machine {
         if !std::thread::panicking() {
             self.0.wait_for_ends();
             self.0.areas.assert_free();
+            self.0.attachments.end();
         }
     }
 }

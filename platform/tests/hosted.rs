@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use platform::hosted::{Hosted, Machine, Thread};
+use platform::hosted::{Attachment, Hosted, Machine, Thread};
 use platform::{CpuId, Mark, NodeId, Platform, Preempt, Priority, Spawn, SpawnError};
 
 fn cpu(number: u32) -> CpuId {
@@ -49,6 +49,55 @@ fn cpus_and_nodes() {
         let nowhere = Hosted::spawn(normal("nowhere", Some(cpu(6))), |_| {}, 0);
         assert_eq!(nowhere.unwrap_err(), SpawnError::Offline(cpu(6)));
     });
+}
+
+/// Distances are those that were given, in both directions.
+#[test]
+fn nodes_lie_as_far_apart_as_said() {
+    let node = |index| NodeId::from_index(index).unwrap();
+    let machine = Machine::builder().nodes(3).distance(node(2), node(0), 31);
+    machine.build().run(|| {
+        assert_eq!(Hosted::distance(node(0), node(2)), 31);
+        assert_eq!(Hosted::distance(node(2), node(0)), 31);
+        assert_eq!(Hosted::distance(node(2), node(1)), 20);
+        assert_eq!(Hosted::distance(node(2), node(2)), 10);
+    });
+}
+
+/// A machine keeps one value of each type for others, gives it to its threads, and tells it
+/// when it ends, but not after a failure.
+#[test]
+fn what_is_attached_ends_with_the_machine() {
+    #[derive(Default)]
+    struct Kept(AtomicUsize);
+    impl Attachment for Kept {
+        fn machine_ends(&self) {
+            self.0.fetch_add(100, Ordering::Relaxed);
+        }
+    }
+    #[derive(Default)]
+    struct Complains;
+    impl Attachment for Complains {
+        fn machine_ends(&self) {
+            panic!("complains");
+        }
+    }
+    let (one, other) = (Machine::builder().build(), Machine::builder().build());
+    let kept: Arc<Kept> = one.attached();
+    for _ in 0..3 {
+        one.run(|| Hosted::attached::<Kept>().0.fetch_add(1, Ordering::Relaxed));
+    }
+    assert_eq!(other.attached::<Kept>().0.load(Ordering::Relaxed), 0);
+    one.attached::<Complains>();
+    assert_eq!(kept.0.load(Ordering::Relaxed), 3);
+    assert!(panic_text(|| drop(one)).contains("complains"));
+    assert_eq!(kept.0.load(Ordering::Relaxed), 103);
+    let failed = panic_text(move || {
+        let other = other;
+        other.attached::<Complains>();
+        other.run(|| panic!("fails first"));
+    });
+    assert!(failed.contains("fails first"), "{failed}");
 }
 
 /// Two threads of one CPU, many CPUs: a section with preemption off is never entered by

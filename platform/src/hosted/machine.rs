@@ -18,13 +18,14 @@ use std::{
 use super::{
     Builder,
     areas::Areas,
+    attached::Attachments,
     here::{self, Here},
     inject::Injections,
     random::Random,
     sched::{Hints, Sched},
     thread::Thread,
 };
-use crate::{CpuMask, Spawn, call_list::CallList, deferred::List, lockdep::Checker};
+use crate::{CpuMask, MAX_NODES, Spawn, call_list::CallList, deferred::List, lockdep::Checker};
 
 /// How long a wait lasts before it looks whether the machine has failed.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -67,7 +68,9 @@ pub(super) struct Inner {
     pub(super) cpus: Vec<CpuState>,
     pub(super) possible: usize,
     pub(super) nodes: usize,
+    pub(super) distances: [[u8; MAX_NODES]; MAX_NODES],
     pub(super) areas: Areas,
+    pub(super) attachments: Attachments,
     pub(super) hints: Hints,
     sched: Mutex<Sched>,
     /// A thread has ended.
@@ -107,7 +110,9 @@ impl Inner {
             cpus: (0..cpus).map(state).collect(),
             possible: builder.possible,
             nodes: builder.nodes,
+            distances: builder.distances,
             areas: Areas::new(builder.possible, builder.percpu_bytes),
+            attachments: Attachments::new(),
             hints: Hints::new(cpus),
             sched: Mutex::new(Sched::new(cpus, Random::new(builder.seed, cpus))),
             ended: Condvar::new(),

@@ -16,14 +16,15 @@ use std::{
 };
 
 use super::{
+    attached::Attachment,
     here::with,
     join,
     machine::{CALLS, DEFERRED},
     thread::Thread,
 };
 use crate::{
-    Acquisition, Context, CpuId, CpuMask, LOCAL_DISTANCE, Mark, NodeId, NodeMask, PerCpuAddr,
-    Platform, REMOTE_DISTANCE, Spawn, SpawnError,
+    Acquisition, Context, CpuId, CpuMask, Mark, NodeId, NodeMask, PerCpuAddr, Platform, Spawn,
+    SpawnError,
     call_list::{Call, Node},
     deferred::List,
     lock::LockClass,
@@ -45,6 +46,19 @@ impl Drop for Bomb {
 /// The calling thread's machine, as a [`Platform`]. See [`hosted`](crate::hosted).
 #[derive(Debug, Clone, Copy)]
 pub struct Hosted;
+
+impl Hosted {
+    /// [`Machine::attached`](super::Machine::attached) of the calling thread's machine. Any
+    /// context.
+    ///
+    /// # Panics
+    ///
+    /// If the thread belongs to no machine.
+    #[track_caller]
+    pub fn attached<T: Attachment>() -> Arc<T> {
+        with(|here| here.machine.attachments.get())
+    }
+}
 
 // SAFETY: only the holder of a CPU's baton runs, and keeps it with preemption off; each CPU
 // has a mapping of its own for per-CPU memory; interrupts are injected where they are on.
@@ -77,11 +91,7 @@ unsafe impl Platform for Hosted {
     }
 
     fn distance(from: NodeId, to: NodeId) -> u8 {
-        if from == to {
-            LOCAL_DISTANCE
-        } else {
-            REMOTE_DISTANCE
-        }
+        with(|here| here.machine.distances[from.index()][to.index()])
     }
 
     fn preempt_disable() {

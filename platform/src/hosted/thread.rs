@@ -15,6 +15,8 @@ pub struct Thread(pub(super) Arc<State>);
 
 pub(super) struct State {
     pub(super) name: &'static str,
+    /// Its number, of those of all machines of the process.
+    number: u32,
     /// The only CPU that it runs on.
     pub(super) cpu: Option<CpuId>,
     pub(super) priority: Priority,
@@ -29,8 +31,11 @@ pub(super) struct State {
 
 impl Thread {
     pub(super) fn new(machine: Weak<Inner>, spawn: &Spawn) -> Self {
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
         Self(Arc::new(State {
             name: spawn.name,
+            // Relaxed: only to be different.
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             cpu: spawn.cpu,
             priority: spawn.priority,
             machine,
@@ -44,6 +49,11 @@ impl Thread {
     /// Its name.
     pub fn name(&self) -> &'static str {
         self.0.name
+    }
+
+    /// Its number: never 0, and no two threads of a process have the same.
+    pub fn number(&self) -> u32 {
+        self.0.number
     }
 
     /// The CPU whose baton it holds.
