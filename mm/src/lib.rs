@@ -9,9 +9,13 @@
 //! - [`debug`], [`report`], [`owner`]: checks, what they say, who is to blame
 //! - [`percpu`]: memory of which every CPU has its own
 //! - [`machine`]: what a machine must offer
+//! - `hosted` (feature): memory for machines on the host
 //! - [`region`], [`boot`]: who has which frames until the page allocator takes over
 
 #![no_std]
+
+#[cfg(all(feature = "hosted", not(model)))]
+extern crate std;
 
 mod alloc;
 pub mod audit;
@@ -20,6 +24,8 @@ mod buddy;
 pub mod debug;
 pub mod frame;
 pub mod gfp;
+#[cfg(all(feature = "hosted", not(model)))]
+pub mod hosted;
 mod later;
 pub mod lists;
 pub mod machine;

@@ -52,7 +52,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         "--no-deps",
         "--document-private-items",
         "--features",
-        "granary-platform/hosted",
+        "granary-mm/hosted,granary-platform/hosted",
     ]);
     docs.env("RUSTDOCFLAGS", DOC_FLAGS);
     step("documenting the host crates", docs);
