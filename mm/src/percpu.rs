@@ -51,7 +51,7 @@ mod table;
 
 use core::{alloc::Layout, fmt, ops::Range, panic::Location, ptr::NonNull};
 
-use platform::{Platform, lock::IrqSpinLock, lock_class, wait::Mutex};
+use platform::{Platform, lock::IrqSpinLock, lock_class, sync::const_unless_model, wait::Mutex};
 
 use crate::report::{Kind, Report};
 use chunk::Chunk;
@@ -188,13 +188,15 @@ pub struct PerCpuMemory<P: Platform, B, const CHUNKS: usize> {
 }
 
 impl<P: Platform, B: Backing, const CHUNKS: usize> PerCpuMemory<P, B, CHUNKS> {
-    /// Without any memory, until [`start`](Self::start).
-    pub const fn new(backing: B) -> Self {
-        const { assert!(CHUNKS > 0 && GRANULES <= u16::MAX as usize) };
-        Self {
-            table: IrqSpinLock::new(Table::new()),
-            growth: Mutex::new(()),
-            backing,
+    const_unless_model! {
+        /// Without any memory, until [`start`](Self::start).
+        pub fn new(backing: B) -> Self {
+            const { assert!(CHUNKS > 0 && GRANULES <= u16::MAX as usize) };
+            Self {
+                table: IrqSpinLock::new(Table::new()),
+                growth: Mutex::new(()),
+                backing,
+            }
         }
     }
 

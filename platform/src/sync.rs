@@ -197,6 +197,7 @@ pub use core::sync::atomic::Ordering;
 pub use words::*;
 
 /// A constructor that is `const`, but for the model, whose words cannot be made so.
+#[macro_export]
 macro_rules! const_unless_model {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $ret:ty $body:block) => {
         #[cfg(not(model))]
@@ -208,4 +209,4 @@ macro_rules! const_unless_model {
         $vis fn $name($($arg: $type),*) -> $ret $body
     };
 }
-pub(crate) use const_unless_model;
+pub use const_unless_model;
