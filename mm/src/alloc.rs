@@ -224,15 +224,15 @@ impl<M: Machine> Mm<M> {
                 self.report_failure(&request, "no memory");
                 return None;
             };
+            // SAFETY: the block was found for this, and is nobody else's.
+            let checked = || unsafe { self.debug.on_alloc(&self.map, pfn, order, usage, gfp) };
             if self.debug.any()
-                && let Err(damage) =
-                    self.debug
-                        .on_alloc(&self.map, pfn, order, usage, gfp, request.caller)
+                && let Err(damage) = checked()
             {
-                self.keep_out(pfn, order, usage);
+                self.keep_out(pfn, order, usage, !gfp.contains(Gfp::NOLOCK));
                 self.report(
                     Kind::Poison,
-                    Some(pfn),
+                    damage.frame,
                     format_args!("{damage}"),
                     request.caller,
                 );
@@ -329,13 +329,14 @@ impl<M: Machine> Mm<M> {
             self.report_wrong_free(pfn, word, order, usage, caller);
             return;
         };
-        if self.debug.any() {
-            self.debug.on_free(&self.map, pfn, order, usage);
-        }
         // From here on the block is nobody's: a second free sees that.
         if !self.change(frame, word, word.with(State::Later, order)) {
             self.report_wrong_free(pfn, frame.word(), order, usage, caller);
             return;
+        }
+        if self.debug.any() {
+            // SAFETY: the block is nobody's, and on no list yet.
+            unsafe { self.debug.on_free(&self.map, pfn, order, usage) };
         }
         if wait && order <= MAX_LIST_ORDER && self.push_after_drain(pfn, frame, order, usage, zone)
         {
@@ -451,15 +452,26 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Keeps a block that the caller was about to use out of use for ever.
-    fn keep_out(&self, pfn: Pfn, order: usize, usage: Use) {
+    ///
+    /// If that needs a lock that may not be waited for, it stays what it is: allocated, and
+    /// nobody's.
+    fn keep_out(&self, pfn: Pfn, order: usize, usage: Use, wait: bool) {
         // SAFETY: an allocated block has descriptors.
         let frame = unsafe { self.map.at(pfn) };
         let word = frame.word();
-        frame.set_word(word.with(State::Bad, order));
-        if let Some(zone) = self.zone(word.zone()) {
+        let Some(zone) = self.zone(word.zone()) else {
+            return;
+        };
+        let locked = if wait {
+            Some(zone.lock(&self.map))
+        } else {
+            zone.try_lock(&self.map)
+        };
+        if let Some(mut locked) = locked {
+            locked.forget(order, usage);
+            frame.set_word(word.with(State::Bad, order));
             zone.bad
                 .fetch_add(1 << order, platform::sync::Ordering::Relaxed);
-            zone.lock(&self.map).forget(order, usage);
         }
     }
 

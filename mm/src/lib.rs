@@ -6,7 +6,8 @@
 //! - [`frame`]: descriptors of page frames and their states
 //! - [`gfp`]: how an allocation may go about it
 //! - [`reclaim`], [`oom`]: when memory is short, and when there is none
-//! - [`debug`], [`report`], [`owner`]: checks, what they say, who is to blame
+//! - [`debug`], [`poison`], [`owner`], [`fault`]: what can be switched on to find misuse
+//! - [`report`]: what is said of it
 //! - [`percpu`]: memory of which every CPU has its own
 //! - [`machine`]: what a machine must offer
 //! - `hosted` (feature): memory for machines on the host
@@ -22,6 +23,7 @@ pub mod audit;
 pub mod boot;
 mod buddy;
 pub mod debug;
+pub mod fault;
 pub mod frame;
 pub mod gfp;
 #[cfg(all(feature = "hosted", not(model)))]
@@ -34,6 +36,7 @@ pub mod oom;
 pub mod owner;
 pub mod pages;
 pub mod percpu;
+pub mod poison;
 pub mod reclaim;
 pub mod region;
 pub mod report;

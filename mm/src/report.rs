@@ -26,6 +26,8 @@ pub enum Kind {
     Descriptor,
     /// There is no memory.
     OutOfMemory,
+    /// An allocation was made to fail ([`fault`](crate::fault)): nothing is wrong.
+    Injected,
     /// A vmalloc address is freed that is not that of an area.
     BadVmallocAddress,
     /// Per-CPU memory is freed that was not allocated so.
@@ -44,6 +46,7 @@ impl Kind {
             Self::Poison => "free page was written to",
             Self::Descriptor => "frame descriptor is damaged",
             Self::OutOfMemory => "page allocation failure",
+            Self::Injected => "an allocation is made to fail",
             Self::BadVmallocAddress => "vfree of a bad address",
             Self::BadPerCpuAddress => "free of a bad per-CPU address",
         }
@@ -70,10 +73,10 @@ impl fmt::Display for Report<'_> {
         if let Some(frame) = self.frame {
             write!(f, ": frame {frame} at {:#x}", frame.phys())?;
         }
-        write!(f, ": {}", self.details)?;
         if let Some(caller) = self.caller {
-            write!(f, "; asked for at {caller}")?;
+            write!(f, ", asked for at {caller}")?;
         }
+        write!(f, ": {}", self.details)?;
         if let Some(owner) = &self.owner {
             write!(f, "\n{owner}")?;
         }
