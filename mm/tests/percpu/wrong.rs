@@ -19,7 +19,7 @@ fn wrong_frees_are_refused() {
             let text = text.expect("a report");
             assert!(text.contains(why), "{text}");
             assert!(
-                text.starts_with("free of a bad per-CPU address: "),
+                text.starts_with("free of a bad per-CPU address, asked for at "),
                 "{text}"
             );
             assert_eq!(audited(&memory).unwrap(), before);
