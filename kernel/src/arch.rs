@@ -7,7 +7,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use self::x86_64::{
     apic, backtrace, context, cpu, cpu_local, fw_cfg, interrupts, ioapic, irq, paging, panic_tests,
-    percpu, power, preempt, probe, smp_boot, stacks, tsc,
+    percpu, power, preempt, probe, smp_boot, stacks, tlb, tsc,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

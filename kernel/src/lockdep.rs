@@ -107,7 +107,13 @@ pub fn stop() {
 
 /// A lock's own word shows that it is used against its rules.
 pub fn report_word(what: fmt::Arguments<'_>) {
-    with_held(|held| say(Kind::LockWord, preempt::context(), held, what));
+    report_anywhere(Kind::LockWord, what);
+}
+
+/// Makes a report, in any context and with any locks held: it waits for those of reporting
+/// only where it may.
+pub fn report_anywhere(kind: Kind, what: fmt::Arguments<'_>) {
+    with_held(|held| say(kind, preempt::context(), held, what));
 }
 
 fn tell(found: &Report<'_>) {

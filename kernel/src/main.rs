@@ -58,6 +58,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     boot::discover_machine(handover);
     memory::frame_map::build();
     smp::prepare_boot_cpu();
+    memory::hand_over();
     arch::apic::init(boot::acpi().local_apic).unwrap_or_else(|_| {
         panic!("the local APIC's registers cannot be mapped");
     });

@@ -1,9 +1,14 @@
-//! Physical memory during boot: the firmware's map, who has what, and pages for the
-//! structures that the kernel needs before its page allocator runs.
+//! Physical memory: the firmware's map, and who has what of it.
+//!
+//! Until [`hand_over`] the accounts of boot hand pages out; then all that they have left is
+//! the page allocator's ([`mm()`]). The accounts stay: what they call *free* is the
+//! allocator's, which says more about it.
 
+mod allocator;
 pub mod frame_map;
 mod summary;
 
+pub use allocator::{hand_over, mm};
 use bootloader_api::info::MemoryRegionKind;
 use kernel_early::{
     entry,
@@ -12,15 +17,18 @@ use kernel_early::{
     tables::AddressSpace,
 };
 pub use mm::boot::Purpose;
+use mm::{Gfp, Pfn, Use};
 use mm::{
     boot::{BootFrames, FirmwareKind, FirmwareMap, Request, State},
     region::Region,
 };
-use platform::{CpuId, NodeId};
-pub use summary::print_summary;
+use platform::{CpuId, NodeId, Platform};
+use spin::Once;
+pub use summary::{Shares, print_summary};
 
 use crate::{
     boot,
+    machine::Kernel,
     sync::{Frames, IrqLock},
 };
 
@@ -29,6 +37,7 @@ const RANGES: usize = 384;
 /// Where 32-bit start-up code can point to.
 const BELOW_4G: u64 = 1 << 32;
 
+static LOW_PAGE: Once<Option<u64>> = Once::new();
 static FRAMES: IrqLock<Option<BootFrames<RANGES>>, Frames> = IrqLock::new(None);
 
 /// Takes the firmware's map over, and what early code and the loader's gifts occupy of it.
@@ -82,6 +91,8 @@ pub fn init(handover: &Handover) {
         mib(State::Reserved),
         frames.regions().len()
     );
+    let low = Request::pages(1).below(1 << 20);
+    LOW_PAGE.call_once(|| frames.alloc(low, Purpose::Trampoline).ok());
     *FRAMES.lock() = Some(frames);
 }
 
@@ -109,20 +120,74 @@ fn for_each_image_run(handover: &Handover, mut each: impl FnMut(u64, u64)) {
     }
 }
 
-/// Takes adjacent pages, on the node of `near` if it has some, and returns their physical
-/// address. Not zeroed. `None`: no memory. They are never given back.
+/// Takes adjacent pages, near `near` as far as possible, and returns their physical address.
+/// Not zeroed. `None`: no memory. May sleep where that is allowed; any context but NMI.
 ///
-/// Page tables come from below 4 GiB, where the start-up code of other CPUs can name them.
+/// From the page allocator they come in powers of two: what is above the number is not used.
 pub fn take_pages(pages: u64, purpose: Purpose, near: Option<CpuId>) -> Option<u64> {
-    let request = match purpose {
-        Purpose::PageTables => Request::pages(pages).below(BELOW_4G),
-        _ => Request::pages(pages),
-    };
-    take(
-        request,
-        purpose,
-        near.map(|cpu| boot::topology().node_of(cpu)),
-    )
+    let node = near.map(|cpu| boot::topology().node_of(cpu));
+    match allocator::try_mm() {
+        None => take(Request::pages(pages), purpose, node),
+        Some(mm) => {
+            let (order, usage) = (order_of(pages), use_of(purpose));
+            let pfn = match node {
+                None => mm.alloc_pages(gfp_here(), order, usage),
+                Some(node) => mm.alloc_pages_node(node, gfp_here(), order, usage),
+            };
+            pfn.map(Pfn::phys)
+        }
+    }
+}
+
+/// [`take_pages`], one page, where 32-bit code can name it.
+pub fn take_page_below_4g(purpose: Purpose) -> Option<u64> {
+    match allocator::try_mm() {
+        None => take(Request::pages(1).below(BELOW_4G), purpose, None),
+        Some(mm) => {
+            let pfn = mm.alloc_pages(gfp_here() | Gfp::DMA32, 0, use_of(purpose));
+            pfn.map(Pfn::phys)
+        }
+    }
+}
+
+/// Gives pages back. Any context but NMI.
+///
+/// # Safety
+///
+/// They came from [`take_pages`] with this number and purpose after the hand-over, are the
+/// caller's, and nobody uses them any more.
+pub unsafe fn give_pages(phys: u64, pages: u64, purpose: Purpose) {
+    let pfn = Pfn::of_phys(phys).expect("pages that were taken have numbers");
+    // SAFETY: as the caller promises.
+    unsafe { mm().free_pages(pfn, order_of(pages), use_of(purpose)) };
+}
+
+/// What an allocation may do here.
+fn gfp_here() -> Gfp {
+    if Kernel::may_sleep() {
+        Gfp::KERNEL
+    } else {
+        Gfp::ATOMIC
+    }
+}
+
+fn order_of(pages: u64) -> usize {
+    pages.next_power_of_two().ilog2() as usize
+}
+
+/// What memory for a purpose counts as in the page allocator.
+fn use_of(purpose: Purpose) -> Use {
+    match purpose {
+        Purpose::PageTables => Use::PageTable,
+        Purpose::PerCpu => Use::PerCpu,
+        Purpose::Stacks => Use::Stack,
+        Purpose::FrameMap => Use::Meta,
+        Purpose::BootHeap
+        | Purpose::Ramdisk
+        | Purpose::Kernel
+        | Purpose::Trampoline
+        | Purpose::Other => Use::Pages,
+    }
 }
 
 /// Takes memory from the accounts, on `near` if it has some.
@@ -152,14 +217,10 @@ pub fn node_at(address: u64) -> (NodeId, u64) {
     }
 }
 
-/// Takes a page below 1 MiB, where a CPU starts in real mode.
-pub fn take_low_page() -> Option<u64> {
-    let request = Request::pages(1).below(1 << 20);
-    FRAMES
-        .lock()
-        .as_mut()?
-        .alloc(request, Purpose::Trampoline)
-        .ok()
+/// The page below 1 MiB where CPUs start in real mode. `None`: there is no memory there. It
+/// was taken before the hand-over, and is kept, since CPUs may start again.
+pub fn low_page() -> Option<u64> {
+    LOW_PAGE.get().copied().flatten()
 }
 
 /// Calls `f` with the accounts: for tests and `mem`.

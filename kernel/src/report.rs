@@ -26,6 +26,8 @@ pub enum Kind {
     Lock(lockdep::Kind),
     /// A lock's own word shows that it is used against its rules.
     LockWord,
+    /// Memory is used wrongly, or there is none.
+    Memory(mm::report::Kind),
     /// A report that was printed, but could not be taken down.
     Lost,
 }

@@ -18,9 +18,9 @@ use crate::{
     arch::{
         apic, cpu_local,
         interrupts::vector,
-        irq, paging,
+        irq,
         percpu::{self, PerCpuCell},
-        smp_boot,
+        smp_boot, tlb,
     },
     boot,
     machine::Kernel,
@@ -128,6 +128,9 @@ pub fn prepare_boot_cpu() {
     let _irqs_off = irq::disable();
     // SAFETY: this is the boot CPU, and interrupts are off.
     unsafe { percpu::activate(CpuId::BOOT) };
+    for cpu in cpus().without(CpuId::BOOT) {
+        install_percpu(cpu);
+    }
     let stacks = cpu_local::make_ist_stacks(CpuId::BOOT).expect("no memory for stacks");
     cpu_local::set_boot_stacks(stacks);
 }
@@ -135,9 +138,6 @@ pub fn prepare_boot_cpu() {
 /// Starts every other CPU that the topology has.
 pub fn start_others() {
     let wanted = cpus();
-    for cpu in wanted.without(CpuId::BOOT) {
-        install_percpu(cpu);
-    }
     smp_boot::start(wanted.without(CpuId::BOOT));
     log::info!(
         "smp: {} of {} CPUs online ({})",
@@ -171,9 +171,7 @@ pub fn call_many(mask: CpuMask, f: &(dyn Fn() + Sync)) {
 /// Drops TLB entries for `virt..virt+len` on every CPU. May not be called with a lock held
 /// that an interrupt handler takes.
 pub fn flush_tlb(virt: u64, len: u64) {
-    call_by(online(), vector::SHOOTDOWN, &|| {
-        paging::flush_local(virt, len)
-    });
+    call_by(online(), vector::SHOOTDOWN, &|| tlb::flush_local(virt, len));
 }
 
 fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {

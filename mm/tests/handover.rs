@@ -2,10 +2,11 @@
 //! machines.
 
 use mm::PAGE_SIZE;
-use mm::boot::handover::{self, Piece, PieceKind};
+use mm::boot::handover;
 use mm::boot::{BootFrames, FirmwareKind, FirmwareMap, Purpose, State};
 use mm::frame::{MAX_FRAMES, Pfn};
 use mm::region::Region;
+use mm::{Block, BlockKind};
 use platform::NodeId;
 use proptest::prelude::*;
 
@@ -30,13 +31,13 @@ fn node_at(ranges: &[(u64, u64, usize)], address: u64) -> (NodeId, u64) {
     }
 }
 
-fn all(regions: &[(Region, State)], ranges: &[(u64, u64, usize)]) -> Vec<Piece> {
+fn all(regions: &[(Region, State)], ranges: &[(u64, u64, usize)]) -> Vec<Block> {
     let end = handover::end_of_memory(regions);
-    handover::pieces(regions, end, |address| node_at(ranges, address)).collect()
+    handover::blocks(regions, end, |address| node_at(ranges, address)).collect()
 }
 
-fn piece(start: u32, end: u32, of: usize, kind: PieceKind) -> Piece {
-    Piece {
+fn block(start: u32, end: u32, of: usize, kind: BlockKind) -> Block {
+    Block {
         start: Pfn(start),
         end: Pfn(end),
         node: node(of),
@@ -61,12 +62,12 @@ fn one_node_without_tables() {
     assert_eq!(
         all(&regions, &[]),
         [
-            piece(0, 1, 0, PieceKind::Reserved),
-            piece(1, 0x9f, 0, PieceKind::Free),
-            piece(0x9f, 0xa0, 0, PieceKind::Reserved),
-            piece(0xf0, 0x100, 0, PieceKind::Reserved),
-            piece(0x100, 0x200, 0, PieceKind::Boot),
-            piece(0x200, 0x7fe0, 0, PieceKind::Free),
+            block(0, 1, 0, BlockKind::Reserved),
+            block(1, 0x9f, 0, BlockKind::Free),
+            block(0x9f, 0xa0, 0, BlockKind::Reserved),
+            block(0xf0, 0x100, 0, BlockKind::Reserved),
+            block(0x100, 0x200, 0, BlockKind::Boot),
+            block(0x200, 0x7fe0, 0, BlockKind::Free),
         ]
     );
 }
@@ -84,10 +85,10 @@ fn nodes_cut_what_is_of_one_kind() {
     assert_eq!(
         all(&regions, &ranges),
         [
-            piece(0x1, 0x100, 0, PieceKind::Free),
-            piece(0x100, 0x201, 1, PieceKind::Free),
-            piece(0x201, 0x300, 2, PieceKind::Free),
-            piece(0x300, 0x400, 0, PieceKind::Free),
+            block(0x1, 0x100, 0, BlockKind::Free),
+            block(0x100, 0x201, 1, BlockKind::Free),
+            block(0x201, 0x300, 2, BlockKind::Free),
+            block(0x300, 0x400, 0, BlockKind::Free),
         ]
     );
 }
@@ -105,13 +106,13 @@ fn pages_that_are_shared_or_not_all_there() {
     assert_eq!(
         all(&regions, &[]),
         [
-            piece(0, 1, 0, PieceKind::Reserved),
-            piece(1, 2, 0, PieceKind::Boot),
-            piece(2, 3, 0, PieceKind::Reserved),
-            piece(3, 4, 0, PieceKind::Free),
-            piece(4, 5, 0, PieceKind::Boot),
-            piece(9, 10, 0, PieceKind::Boot),
-            piece(10, 11, 0, PieceKind::Boot),
+            block(0, 1, 0, BlockKind::Reserved),
+            block(1, 2, 0, BlockKind::Boot),
+            block(2, 3, 0, BlockKind::Reserved),
+            block(3, 4, 0, BlockKind::Free),
+            block(4, 5, 0, BlockKind::Boot),
+            block(9, 10, 0, BlockKind::Boot),
+            block(10, 11, 0, BlockKind::Boot),
         ]
     );
     let memory = |start, end| handover::has_memory(&regions, Pfn(start), Pfn(end));
@@ -130,7 +131,7 @@ fn what_has_no_number_is_beyond_the_end() {
     assert_eq!(handover::end_of_memory(&regions), Pfn(end));
     assert_eq!(
         all(&regions, &[]),
-        [piece(end - 4, end, 0, PieceKind::Free)]
+        [block(end - 4, end, 0, BlockKind::Free)]
     );
 }
 
@@ -158,7 +159,7 @@ fn range() -> impl Strategy<Value = (u64, u64)> {
 proptest! {
     /// Every page by what its bytes are, and by the node of its first byte.
     #[test]
-    fn pieces_are_the_pages(
+    fn blocks_are_the_pages(
         firmware in prop::collection::vec((range(), any::<bool>()), 0..8),
         claims in prop::collection::vec(range(), 0..6),
         nodes in prop::collection::vec((range(), 0..4_usize), 0..6),
@@ -203,12 +204,12 @@ proptest! {
                 last_usable = page + 1;
             }
             let kind = if some(&|state| matches!(state, State::Used(_))) {
-                Some(PieceKind::Boot)
+                Some(BlockKind::Boot)
             } else if some(&|state| state == RESERVED) {
-                Some(PieceKind::Reserved)
+                Some(BlockKind::Reserved)
             } else if some(&|_| true) {
                 prop_assert!(states.iter().all(|state| *state == Some(FREE)));
-                Some(PieceKind::Free)
+                Some(BlockKind::Free)
             } else {
                 None
             };
@@ -225,12 +226,11 @@ proptest! {
 
         let mut got = vec![None; last_usable as usize];
         let mut behind = Pfn(0);
-        for piece in handover::pieces(frames.regions(), end, |at| node_at(&ranges, at)) {
-            prop_assert!(behind <= piece.start && piece.start < piece.end && piece.end <= end);
-            prop_assert_eq!(piece.pages(), u64::from(piece.end.0 - piece.start.0));
-            behind = piece.end;
-            got[piece.start.index()..piece.end.index()]
-                .fill(Some((piece.kind, piece.node.index())));
+        for block in handover::blocks(frames.regions(), end, |at| node_at(&ranges, at)) {
+            prop_assert!(behind <= block.start && block.start < block.end && block.end <= end);
+            behind = block.end;
+            got[block.start.index()..block.end.index()]
+                .fill(Some((block.kind, block.node.index())));
         }
         prop_assert_eq!(got, wanted);
     }

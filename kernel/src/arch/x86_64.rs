@@ -18,5 +18,6 @@ pub mod probe;
 pub mod smp_boot;
 pub mod stacks;
 mod switch;
+pub mod tlb;
 pub mod traps;
 pub mod tsc;

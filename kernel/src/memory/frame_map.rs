@@ -173,9 +173,9 @@ fn first_node(page: Pfn, end: Pfn) -> Wanted {
     with_frames(|frames| {
         let regions = frames.regions();
         let first = regions.partition_point(|(region, _)| region.end() <= page.phys());
-        handover::pieces(&regions[first..], end, node_at)
-            .find(|piece| piece.end > page)
-            .map(|piece| piece.node)
+        handover::blocks(&regions[first..], end, node_at)
+            .find(|block| block.end > page)
+            .map(|block| block.node)
     })
 }
 

@@ -6,21 +6,25 @@ use alloc::vec::Vec;
 
 use kernel_early::layout::{FRAME_MAP, PAGE_SIZE, PHYS_MAP, phys_to_virt};
 use mm::boot::{Purpose, State, handover};
-use mm::frame::{Frame, Pfn};
+use mm::frame::{Frame, MAX_ORDER, Pfn};
 use mm::region::Region;
+use mm::{BlockKind, Gfp, Pages};
 
 use crate::arch::percpu::PerCpuCell;
 use crate::arch::stacks::{self, Use};
 use crate::arch::{paging, probe};
 use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kskip, kunit_suite};
 use crate::memory::frame_map;
-use crate::{boot, memory, percpu, smp};
+use crate::{boot, memory, percpu, sched, smp};
 
 kunit_suite! {
     name: "memory",
     cases: [
         regions_are_in_order,
         sums_agree,
+        shares_add_up,
+        every_frame_is_what_it_should_be,
+        address_to_frame_and_back,
         summary,
         used_for_what_it_is,
         trampoline_is_low,
@@ -93,16 +97,113 @@ fn sums_agree(_: &mut Ctx) -> Outcome {
     Ok(())
 }
 
+/// Every byte of the firmware's map is in exactly one share.
+fn shares_add_up(_: &mut Ctx) -> Outcome {
+    let shares = memory::Shares::now();
+    kassert_eq!(shares.sum(), shares.total, "{shares:?}");
+    kassert_eq!(
+        shares.total,
+        memory::with_frames(|frames| frames.total()),
+        "the firmware's map is what it was"
+    );
+    // What the accounts call free is the page allocator's, less what is too high for it.
+    let counts = memory::mm().counts();
+    let free = memory::with_frames(|frames| frames.bytes(State::Free));
+    kassert_eq!(counts.managed * PAGE_SIZE, free - shares.too_high);
+    kassert!(shares.free > 0 && shares.used.iter().sum::<u64>() > 0);
+    Ok(())
+}
+
+/// Every frame is what the accounts say, or what the allocator says of it, on its node; those
+/// in between are holes; and the frames of each state are as many as the allocator counts.
+fn every_frame_is_what_it_should_be(_: &mut Ctx) -> Outcome {
+    let (regions, end) = (regions(), frame_map::end());
+    let frames = memory::mm().frames();
+    kassert_eq!(frames.end(), end);
+    let word = |pfn: Pfn| frames.get(pfn).map(Frame::word);
+    let hole = |pfn: Pfn| word(pfn).is_some_and(|word| word.state() == mm::State::Hole);
+    let mut behind = Pfn(0);
+    for block in handover::blocks(&regions, end, memory::node_at) {
+        for between in (behind.0..block.start.0).map(Pfn) {
+            kassert!(hole(between), "{between}: {:?}", word(between));
+        }
+        behind = block.end;
+        for pfn in (block.start.0..block.end.0).map(Pfn) {
+            let word = kassert_ok!(word(pfn));
+            let fits = match block.kind {
+                BlockKind::Boot => word.state() == mm::State::Boot,
+                BlockKind::Reserved => word.state() == mm::State::Reserved,
+                BlockKind::Free => !matches!(
+                    word.state(),
+                    mm::State::Boot | mm::State::Reserved | mm::State::Hole
+                ),
+            };
+            kassert!(fits, "{pfn}: {word:?} in {block:?}");
+            kassert_eq!(word.zone().node(), block.node, "{pfn}");
+        }
+    }
+    kassert_eq!(behind, end);
+    kassert_eq!(word(end), None);
+    quiet_audit()
+}
+
+/// From an address to its frame and its node, and back, for every page of the map.
+fn address_to_frame_and_back(_: &mut Ctx) -> Outcome {
+    let frames = memory::mm().frames();
+    for pfn in (0..frames.end().0).map(Pfn) {
+        let address = frames.address_of(pfn).addr();
+        kassert_eq!(address as u64, phys_to_virt(pfn.phys()));
+        kassert_eq!(frames.pfn_of_address(address), Some(pfn));
+        kassert_eq!(frames.pfn_of_address(address + 4095), Some(pfn));
+        let frame = kassert_ok!(frames.get(pfn));
+        kassert_eq!(frames.pfn_of(frame), pfn);
+        kassert_eq!(
+            core::ptr::from_ref(frame).addr() as u64,
+            frame_map::address_of(pfn)
+        );
+        let word = frame.word();
+        if word.state() != mm::State::Hole {
+            kassert_eq!(word.zone().node(), memory::node_at(pfn.phys()).0, "{pfn}");
+        }
+        if let Some((head, word)) = frames.head_of(pfn) {
+            let inside = head <= pfn && pfn.0 < head.0 + (1 << word.order());
+            kassert!(inside, "{pfn}: head {head} is {word:?}");
+        }
+    }
+    let end = frames.address_of(frames.end()).addr();
+    kassert_eq!(frames.pfn_of_address(end), None);
+    kassert_eq!(frames.pfn_of_address(PHYS_MAP as usize - 1), None);
+    kassert_eq!(frames.pfn_of_address(FRAME_MAP as usize), None);
+    Ok(())
+}
+
+/// [`Mm::audit`](mm::Mm::audit), tried a few times: other threads may allocate now and then.
+pub fn quiet_audit() -> Outcome {
+    const TRIES: usize = 10;
+    let mut result = memory::mm().audit();
+    for _ in 1..TRIES {
+        if result.is_ok() {
+            break;
+        }
+        sched::sleep_ns(2_000_000);
+        result = memory::mm().audit();
+    }
+    kassert_eq!(result, Ok(()));
+    Ok(())
+}
+
 /// `mem` shows these figures, and they add up there, too.
 fn summary(_: &mut Ctx) -> Outcome {
     let mut text = String::new();
     memory::print_summary(&mut text);
     for name in [
-        "kernel",
-        "page tables",
-        "boot heap",
-        "stacks",
+        "boot: kernel",
+        "boot: page tables",
+        "boot: boot heap",
+        "boot: frame map",
+        "used: stack",
         "free",
+        "free, in page lists",
         "reserved",
         "total",
     ] {
@@ -133,10 +234,10 @@ fn used_for_what_it_is(_: &mut Ctx) -> Outcome {
         state_at(physical(&*boxed)?),
         Some(State::Used(Purpose::BootHeap))
     );
-    kassert_eq!(
-        state_at(physical(&local)?),
-        Some(State::Used(Purpose::Stacks))
-    );
+    // Threads got their stacks from the page allocator.
+    let stack = kassert_ok!(Pfn::of_phys(physical(&local)?));
+    let (_, word) = kassert_ok!(memory::mm().frames().head_of(stack));
+    kassert_eq!(word.state(), mm::State::Used(mm::Use::Stack));
     kassert_eq!(
         state_at(paging::root()),
         Some(State::Used(Purpose::PageTables))
@@ -163,9 +264,6 @@ fn trampoline_is_low(_: &mut Ctx) -> Outcome {
             .regions_of(State::Used(Purpose::Trampoline))
             .collect::<Vec<_>>()
     });
-    if places.is_empty() && smp::cpus().count() == 1 {
-        kskip!("no other CPU was started");
-    }
     kassert!(!places.is_empty());
     for place in places {
         kassert!(place.start() > 0 && place.end() <= 1 << 20, "{place:?}");
@@ -206,19 +304,37 @@ fn free_memory_is_mapped(_: &mut Ctx) -> Outcome {
 /// Words of a free page that are written, from its start.
 const WORDS: [u64; 3] = [0, PAGE_SIZE / 2, PAGE_SIZE - 8];
 
-/// Memory is there, every address is another place, and bits can be both 0 and 1.
+/// Memory is there, every address is another place, and bits can be both 0 and 1: in half of
+/// what is free.
 fn free_memory_holds_patterns(_: &mut Ctx) -> Outcome {
-    let pages = sample(500);
+    /// A page out of so many.
+    const STEP: usize = 7;
+    let mm = memory::mm();
+    let mut blocks = Vec::new();
+    let enough = mm.counts().free / 2;
+    while (blocks.len() as u64) << MAX_ORDER < enough {
+        let gfp = Gfp::KERNEL | Gfp::NOWARN;
+        let Some(block) = Pages::alloc(mm, gfp, MAX_ORDER, mm::Use::Pages) else {
+            break;
+        };
+        blocks.push(block);
+    }
+    kassert!(!blocks.is_empty());
     let places = || {
-        pages
-            .iter()
-            .flat_map(|page| WORDS.map(|word| phys_to_virt(page + word)))
+        let starts = blocks.iter().map(|block| block.as_ptr().addr().get());
+        starts
+            .flat_map(|start| {
+                (0..1_usize << MAX_ORDER)
+                    .step_by(STEP)
+                    .map(move |page| start + page * 4096)
+            })
+            .flat_map(|page| WORDS.map(|word| page as u64 + word))
     };
     for invert in [0, u64::MAX] {
         // All first, so that two addresses of one place are found out.
         for place in places() {
-            // SAFETY: the page is free and mapped for writing (else this is the test that
-            // says so, by a fault), and nobody takes pages while a test runs.
+            // SAFETY: in a block that is ours, mapped for writing (else this is the test that
+            // says so, by a fault).
             unsafe { (place as *mut u64).write_volatile(place ^ invert) };
         }
         for place in places() {

@@ -1,15 +1,15 @@
 //! What the page allocator is given: the machine's pages by kind and node.
 //!
 //! The accounts know bytes, and the firmware's tables give nodes to bytes; descriptors are
-//! of pages. [`pieces`] cuts the one by the other, and each page that has memory becomes
-//! part of exactly one [`Piece`]:
+//! of pages. [`blocks`] cuts the one by the other, and each page that has memory becomes
+//! part of exactly one [`Block`]:
 //!
 //! | bytes of the page | the page |
 //! |---|---|
 //! | one is used | boot |
 //! | none is used, one is reserved | reserved |
 //! | all are free | free |
-//! | there is no memory | in no piece: a hole |
+//! | there is no memory | in no block: a hole |
 //!
 //! A page belongs to the node of its first byte.
 
@@ -19,39 +19,9 @@ use super::State;
 use crate::{
     PAGE_SIZE,
     frame::{MAX_FRAMES, Pfn},
+    mm::{Block, BlockKind},
     region::Region,
 };
-
-/// What a piece of memory is to the page allocator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PieceKind {
-    /// Its to hand out.
-    Free,
-    /// In use, by what took memory before it.
-    Boot,
-    /// Not the kernel's.
-    Reserved,
-}
-
-/// Adjacent pages of one kind on one node; never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Piece {
-    /// The first page.
-    pub start: Pfn,
-    /// The page behind the last.
-    pub end: Pfn,
-    /// The node.
-    pub node: NodeId,
-    /// What it is.
-    pub kind: PieceKind,
-}
-
-impl Piece {
-    /// How many pages.
-    pub const fn pages(&self) -> u64 {
-        (self.end.0 - self.start.0) as u64
-    }
-}
 
 /// One past the last page that needs a descriptor: behind all memory that is free or used.
 /// Reserved ranges above that are device windows and the like, some of them terabytes away.
@@ -68,11 +38,11 @@ pub fn end_of_memory(regions: &[(Region, State)]) -> Pfn {
 /// The pages below `end` that have memory, by ascending number. `regions` are those of the
 /// accounts: sorted, without overlap, the free ones whole pages. `node_at` says to which node a byte belongs, and up to
 /// which address that holds.
-pub fn pieces<'a, F>(
+pub fn blocks<'a, F>(
     regions: &'a [(Region, State)],
     end: Pfn,
     node_at: F,
-) -> impl Iterator<Item = Piece> + Clone + use<'a, F>
+) -> impl Iterator<Item = Block> + Clone + use<'a, F>
 where
     F: Fn(u64) -> (NodeId, u64) + Clone,
 {
@@ -84,7 +54,7 @@ where
         // The page in which the answer ends belongs to this node, too.
         let until = until.min(holds_to.div_ceil(PAGE_SIZE).max(start + 1));
         at = until;
-        Some(Piece {
+        Some(Block {
             // Below `end`, which is a page's number.
             start: Pfn(start as u32),
             end: Pfn(until as u32),
@@ -96,7 +66,7 @@ where
 
 /// The first pages from `at` on, below `end`, that have memory and are of one kind. (Not all
 /// of them: what follows may be of the same kind.)
-fn next_run(regions: &[(Region, State)], at: u64, end: u64) -> Option<(u64, u64, PieceKind)> {
+fn next_run(regions: &[(Region, State)], at: u64, end: u64) -> Option<(u64, u64, BlockKind)> {
     let first = regions.partition_point(|(region, _)| region.end() <= at * PAGE_SIZE);
     let &(region, state) = regions.get(first)?;
     let start = at.max(region.start() / PAGE_SIZE);
@@ -108,9 +78,9 @@ fn next_run(regions: &[(Region, State)], at: u64, end: u64) -> Option<(u64, u64,
         // No other region that counts has bytes of the first page: one before this would
         // have been found instead. (And free regions begin and end at pages.)
         let kind = match state {
-            State::Free => PieceKind::Free,
-            State::Reserved => PieceKind::Reserved,
-            State::Used(_) => PieceKind::Boot,
+            State::Free => BlockKind::Free,
+            State::Reserved => BlockKind::Reserved,
+            State::Used(_) => BlockKind::Boot,
         };
         return Some((start, whole_end.min(end), kind));
     }
@@ -123,9 +93,9 @@ fn next_run(regions: &[(Region, State)], at: u64, end: u64) -> Option<(u64, u64,
         .clone()
         .any(|(_, state)| matches!(state, State::Used(_)));
     let kind = if used {
-        PieceKind::Boot
+        BlockKind::Boot
     } else {
-        PieceKind::Reserved
+        BlockKind::Reserved
     };
     Some((start, start + 1, kind))
 }

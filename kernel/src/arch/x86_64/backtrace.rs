@@ -17,15 +17,39 @@ pub struct Start {
     pub rbp: u64,
 }
 
+/// Return addresses of the callers, innermost first; how many. Any context.
+#[inline(never)]
+pub fn callers(into: &mut [usize]) -> usize {
+    let rbp: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack)) };
+    let mut count = 0;
+    // The first is no return address: this function itself.
+    let mut places = core::iter::once(None).chain(into.iter_mut().map(Some));
+    let most = places.size_hint().0;
+    walk_some(Start { rip: 0, rbp }, most, |address| {
+        if let Some(Some(place)) = places.next() {
+            *place = address as usize;
+            count += 1;
+        }
+    });
+    count
+}
+
 /// Calls `each` with every return address from `start` outwards; the first is `start.rip`.
 ///
 /// Trusts nothing: a frame pointer must lie in a mapped stack, be aligned, and grow; else
 /// the walk ends. Any context, panics included.
-pub fn walk(start: Start, mut each: impl FnMut(u64)) {
+pub fn walk(start: Start, each: impl FnMut(u64)) {
+    walk_some(start, MAX_FRAMES, each);
+}
+
+/// [`walk`], not further than `most` addresses.
+fn walk_some(start: Start, most: usize, mut each: impl FnMut(u64)) {
     each(start.rip);
     let mut frame = start.rbp;
     let mut from_interrupt_stack = stacks::is_interrupt_stack(frame);
-    for _ in 1..MAX_FRAMES {
+    for _ in 1..most {
         if !plausible(frame) {
             return;
         }

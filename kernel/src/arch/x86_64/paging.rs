@@ -1,10 +1,12 @@
 //! The kernel's address space at run time: mapping memory and device registers,
 //! permissions, looking an address up, and telling other CPUs about changes.
+//!
+//! Tables are never freed. One lock protects them all; it spins, so what allocates tables
+//! under it may not sleep. [`map_frames`], which may be large, gives the lock back instead,
+//! and comes back with tables.
 
-use ::x86_64::{
-    VirtAddr, instructions::tlb, registers::control::Cr3,
-    structures::paging::PageTableFlags as Flags,
-};
+use ::x86_64::{registers::control::Cr3, structures::paging::PageTableFlags as Flags};
+use arrayvec::ArrayVec;
 pub use kernel_early::tables::{MapError, Mapping};
 use kernel_early::{
     handover::Handover,
@@ -69,10 +71,82 @@ fn kernel() -> &'static IrqLock<Kernel, PageTables> {
 }
 
 fn table_frame() -> Option<u64> {
-    let frame = memory::take_pages(1, Purpose::PageTables, None)?;
-    // SAFETY: the frame was just handed to us alone and the physical map shows it.
+    memory::take_pages(1, Purpose::PageTables, None).map(zeroed)
+}
+
+fn zeroed(frame: u64) -> u64 {
+    // SAFETY: the frame was just handed to the caller alone and the physical map shows it.
     unsafe { core::ptr::write_bytes(phys_to_virt(frame) as *mut u64, 0, 512) };
-    Some(frame)
+    frame
+}
+
+/// Maps frames to adjacent pages from `virt` on, as far as there are frames. Task context; may
+/// sleep. Interrupts are off for a table's worth of pages at a time at most. Nobody else maps
+/// here.
+///
+/// # Errors
+///
+/// [`MapError`]: nothing of it is mapped, nor in any TLB.
+pub fn map_frames(
+    virt: u64,
+    frames: &mut dyn Iterator<Item = u64>,
+    access: Access,
+) -> Result<(), MapError> {
+    let mut frames = frames.peekable();
+    // Tables for the three levels below the root, in case they are missing.
+    let mut spare = ArrayVec::<u64, 3>::new();
+    let mut at = virt;
+    let mut result = Ok(());
+    while frames.peek().is_some() {
+        let mapped = {
+            let mut kernel = kernel().lock();
+            let mut tables = || spare.pop();
+            let space = &mut kernel.space;
+            space.map_frames(at, &mut frames, access.flags(), &mut tables)
+        };
+        match mapped {
+            Ok(pages) => at += pages * PAGE_SIZE,
+            Err(MapError::OutOfFrames) if refill(&mut spare) => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    for table in spare {
+        // SAFETY: taken by `refill` and not used.
+        unsafe { memory::give_pages(table, 1, Purpose::PageTables) };
+    }
+    if result.is_err() && at > virt {
+        // A CPU may have looked ahead: what it remembers goes, too.
+        clear(virt, at - virt);
+        smp::flush_tlb(virt, at - virt);
+    }
+    result
+}
+
+/// Gets tables until `spare` is full. Whether it is. May sleep.
+fn refill<const N: usize>(spare: &mut ArrayVec<u64, N>) -> bool {
+    while !spare.is_full() {
+        match table_frame() {
+            Some(table) => spare.push(table),
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Removes what [`map_frames`] mapped in `virt..virt+len`. CPUs may go on using it until
+/// [`smp::flush_tlb`].
+pub fn clear(virt: u64, len: u64) {
+    /// As much as a table has.
+    const PIECE: u64 = 512 * PAGE_SIZE;
+    let (mut at, end) = (virt, virt + len);
+    while at < end {
+        let piece = PIECE.min(end - at);
+        kernel().lock().space.clear(at, piece);
+        at += piece;
+    }
 }
 
 /// Maps memory to `virt..` read only: every page of the range shows the one page at `phys`.
@@ -176,7 +250,8 @@ pub fn root() -> u64 {
 ///
 /// [`MapError`].
 pub fn make_start_up_space(low_page: u64) -> Result<u64, MapError> {
-    let root = table_frame().ok_or(MapError::OutOfFrames)?;
+    let root = memory::take_page_below_4g(Purpose::PageTables).ok_or(MapError::OutOfFrames)?;
+    let root = zeroed(root);
     // SAFETY: a zeroed frame of our own is a valid empty table.
     let mut space = unsafe { AddressSpace::new(root) };
     space.map(
@@ -196,26 +271,4 @@ pub fn activate() {
     let frame = PhysFrame::containing_address(PhysAddr::new(root()));
     // SAFETY: the kernel's tables map everything that runs.
     unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-}
-
-/// Drops this CPU's TLB entries for a range.
-pub fn flush_local(virt: u64, len: u64) {
-    /// Beyond this many pages dropping everything is cheaper.
-    const SINGLE: u64 = 32;
-    if len / PAGE_SIZE > SINGLE {
-        // Changing CR4.PGE drops global entries too, which a CR3 write does not.
-        use ::x86_64::registers::control::{Cr4, Cr4Flags};
-        // SAFETY: turning global pages off and on again changes no mapping.
-        unsafe {
-            let flags = Cr4::read();
-            Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
-            Cr4::write(flags);
-        }
-        return;
-    }
-    let mut page = page_down(virt);
-    while page < virt + len {
-        tlb::flush(VirtAddr::new_truncate(page));
-        page += PAGE_SIZE;
-    }
 }

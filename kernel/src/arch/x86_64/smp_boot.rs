@@ -164,7 +164,7 @@ struct Trampoline {
 
 impl Trampoline {
     fn prepare() -> Option<Self> {
-        let phys = memory::take_low_page()?;
+        let phys = memory::low_page()?;
         let this = Self { phys };
         let (start, end) = (
             &raw const ap_trampoline_start as usize,
