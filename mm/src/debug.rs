@@ -37,6 +37,8 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use platform::Mark;
+
 use crate::{
     fault::{Knobs, PageFaults},
     frame::{FrameMap, PAGE_SIZE, Pfn, Use},
@@ -133,6 +135,7 @@ impl<M: Machine> Debug<M> {
         loop {
             let armed = self.faults.attr.is_armed();
             core::sync::atomic::fence(Ordering::SeqCst);
+            M::mark(Mark::Step);
             if armed {
                 self.any.fetch_or(FAULT, Ordering::SeqCst);
             } else {

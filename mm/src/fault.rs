@@ -36,7 +36,7 @@ use core::{
     sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use platform::Context;
+use platform::{Context, Mark};
 
 use crate::{
     machine::Machine,
@@ -167,7 +167,11 @@ impl<M: Machine> FaultAttr<M> {
                 return false;
             }
         }
-        self.draw() < probability && self.use_up_time()
+        if self.draw() >= probability {
+            return false;
+        }
+        M::mark(Mark::Step);
+        self.use_up_time()
     }
 
     /// A random number below 100.

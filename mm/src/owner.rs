@@ -11,7 +11,7 @@ pub use listing::{Group, Groups, Symbols};
 pub use table::{Entry, Owners, bytes_for};
 
 /// Return addresses that are kept.
-pub const DEPTH: usize = 12;
+pub const DEPTH: usize = if cfg!(model) { 1 } else { 12 };
 
 /// Return addresses, innermost first; 0 where there are no more.
 pub type Stack = [usize; DEPTH];

@@ -1,9 +1,10 @@
 //! The switches and the word that the allocator tests.
 
 use mm::{Gfp, debug::Debug, owner::Entry};
-use platform::{
-    CpuId,
-    hosted::{Hosted, Machine},
+use platform::hosted::{Hosted, Machine};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 #[test]
@@ -40,19 +41,24 @@ fn the_word_says_whether_anything_is_on() {
 
 #[test]
 fn the_word_follows_whoever_changes_the_knobs_last() {
-    let machine = Machine::builder().cpus(2).build();
-    let debug = Debug::<Hosted>::off();
-    let barrier = std::sync::Barrier::new(2);
-    machine.run_on_all(|cpu| {
-        for _ in 0..5_000 {
-            let value = if cpu == CpuId::BOOT { "50" } else { "0" };
-            barrier.wait();
-            debug
-                .faults(|faults| faults.set("probability", value))
-                .unwrap();
-            barrier.wait();
-            let armed = debug.fault_knobs().probability != 0;
-            assert_eq!(debug.any(), armed);
+    let machine = Machine::builder().seed(9).build();
+    let debug = Arc::new(Debug::<Hosted>::off());
+    let set = |debug: &Debug<Hosted>, value| {
+        let result = debug.faults(|faults| faults.set("probability", value));
+        result.unwrap();
+    };
+    // One that comes between another's knobs and its bit.
+    let (there, next) = (Arc::clone(&debug), Arc::new(AtomicUsize::new(0)));
+    let changes = Arc::clone(&next);
+    let _nmi = machine.on_nmi(2, move || {
+        let value = ["50", "0"][next.fetch_add(1, Relaxed) % 2];
+        set(&there, value);
+    });
+    machine.run(|| {
+        for round in 0..500 {
+            set(&debug, ["0", "50"][round / 2 % 2]);
+            assert_eq!(debug.any(), debug.fault_knobs().probability != 0);
         }
+        assert!(changes.load(Relaxed) > 100);
     });
 }

@@ -17,14 +17,23 @@ use std::sync::{
 
 type Attr = FaultAttr<Hosted>;
 
-/// Points to ask at, by the length of the run.
+/// Points to ask at on each CPU.
 fn rounds(quick: u32) -> u32 {
-    let factor = std::env::var("GRANARY_ROUNDS").map_or(1, |text| text.parse().unwrap());
-    quick * factor
+    std::env::var("GRANARY_ROUNDS").map_or(quick, |text| text.parse().unwrap())
 }
 
 fn on_one_cpu(f: impl FnOnce()) {
     Machine::builder().build().run(f);
+}
+
+/// Runs `f` on four CPUs, which begin at the same time.
+fn on_cpus<R: Send>(f: impl Fn(CpuId) -> R + Sync) -> Vec<R> {
+    let start = std::sync::Barrier::new(4);
+    let machine = Machine::builder().cpus(4).build();
+    machine.run_on_all(|cpu| {
+        start.wait();
+        f(cpu)
+    })
 }
 
 fn attr(knobs: Knobs) -> Attr {
@@ -73,17 +82,33 @@ fn times_is_exact() {
         attr.set("times", "1").unwrap();
         assert_eq!(failing(&attr, 10), [1]);
     });
-    const TIMES: i32 = 777;
+    const TIMES: i32 = 200_000;
     let attr = attr(Knobs {
         times: TIMES,
-        probability: 40,
         ..ALWAYS
     });
-    let machine = Machine::builder().cpus(4).build();
-    let failed =
-        machine.run_on_all(|_| (0..rounds(20_000)).filter(|_| attr.should_fail(1)).count());
+    let failed = on_cpus(|_| (0..100_000).filter(|_| attr.should_fail(1)).count());
     assert_eq!(failed.iter().sum::<usize>(), TIMES as usize);
     assert_eq!(attr.failures(), TIMES as u64);
+    // An interrupt takes the last one while the point that it came over is on its way there.
+    let machine = Machine::builder().seed(4).build();
+    let attr = Arc::new(attr);
+    let (there, taken) = (Arc::clone(&attr), Arc::new(AtomicUsize::new(0)));
+    let in_nmi = Arc::clone(&taken);
+    let _nmi = machine.on_nmi(3, move || {
+        in_nmi.fetch_add(there.should_fail(1).into(), Relaxed);
+    });
+    machine.run(|| {
+        const TURNS: usize = 300;
+        let mut mine = 0;
+        for _ in 0..TURNS {
+            attr.configure(&Knobs { times: 1, ..ALWAYS });
+            mine += usize::from(attr.should_fail(1));
+        }
+        let taken = taken.load(Relaxed);
+        assert_eq!(mine + taken, TURNS);
+        assert!(taken > 10);
+    });
 }
 
 #[test]
@@ -104,9 +129,8 @@ fn interval_lets_each_nth_go_on() {
         interval: 5,
         ..ALWAYS
     });
-    let machine = Machine::builder().cpus(4).build();
-    let each = rounds(10_000);
-    machine.run_on_all(|_| (0..each).filter(|_| attr.should_fail(1)).count());
+    let each = rounds(100_000);
+    on_cpus(|_| (0..each).filter(|_| attr.should_fail(1)).count());
     assert_eq!(attr.failures(), u64::from(each) * 4 / 5);
 }
 
@@ -128,12 +152,11 @@ fn space_is_used_up_before_anything_fails() {
     });
     // Taken once by whichever CPU.
     let attr = attr(Knobs {
-        space: 100_001,
+        space: 400_001,
         ..ALWAYS
     });
-    let machine = Machine::builder().cpus(4).build();
-    let passed = machine.run_on_all(|_| (0..50_000).filter(|_| !attr.should_fail(2)).count());
-    assert_eq!(passed.iter().sum::<usize>(), 50_000);
+    let passed = on_cpus(|_| (0..200_000).filter(|_| !attr.should_fail(2)).count());
+    assert_eq!(passed.iter().sum::<usize>(), 200_000);
     assert_eq!(attr.knobs().space, 1);
 }
 
@@ -207,12 +230,12 @@ fn the_nth_point_fails_and_no_other() {
         attr.configure(&Knobs { nth: 3, ..ALWAYS });
         assert_eq!(failing(&attr, 5), [3, 4, 5]);
     });
-    let machine = Machine::builder().cpus(4).build();
-    for nth in [1, 2, 100, 3_999, 4_000, 4_001] {
+    const ALL: u32 = 400_000;
+    for nth in [1, 2, ALL / 2, ALL - 1, ALL, ALL + 1] {
         let attr = attr(Knobs { nth, ..Knobs::OFF });
-        let failed = machine.run_on_all(|_| (0..1_000).filter(|_| attr.should_fail(1)).count());
-        assert_eq!(failed.iter().sum::<usize>(), usize::from(nth <= 4_000));
-        assert_eq!(attr.knobs().nth, u32::from(nth > 4_000));
+        let failed = on_cpus(|_| (0..ALL / 4).filter(|_| attr.should_fail(1)).count());
+        assert_eq!(failed.iter().sum::<usize>(), usize::from(nth <= ALL));
+        assert_eq!(attr.knobs().nth, u32::from(nth > ALL));
     }
 }
 

@@ -39,7 +39,7 @@ use core::{
 };
 
 use platform::{
-    Mark,
+    Mark, Platform,
     sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
@@ -51,7 +51,7 @@ use crate::{
 };
 
 /// How often a reader tries.
-const TRIES: usize = 16;
+const TRIES: usize = if cfg!(model) { 1 } else { 16 };
 
 const IN_USE: u32 = 1 << 16;
 const ALLOCATED: u32 = 1 << 17;
@@ -101,8 +101,39 @@ impl EventWords {
 }
 
 impl Entry {
+    /// The owner of the block has allocated it. `false`: somebody else is writing here; the
+    /// event is lost.
+    pub fn note_alloc<P: Platform>(
+        &self,
+        event: &Event,
+        order: usize,
+        usage: Use,
+        gfp: Gfp,
+    ) -> bool {
+        self.write::<P>(|entry| {
+            // Relaxed, here and below: the sequence orders the words.
+            let freed = entry.what.load(Ordering::Relaxed) & FREED;
+            let what = order as u32 | (usage as u32) << 8 | IN_USE | ALLOCATED | freed;
+            entry.what.store(what, Ordering::Relaxed);
+            entry.gfp.store(gfp.bits(), Ordering::Relaxed);
+            P::mark(Mark::Step);
+            entry.allocated.store(event);
+        })
+    }
+
+    /// The owner of the block is giving it back. `false`: as for
+    /// [`note_alloc`](Self::note_alloc).
+    pub fn note_free<P: Platform>(&self, event: &Event, order: usize, usage: Use) -> bool {
+        self.write::<P>(|entry| {
+            let allocated = entry.what.load(Ordering::Relaxed) & ALLOCATED;
+            let what = order as u32 | (usage as u32) << 8 | FREED | allocated;
+            entry.what.store(what, Ordering::Relaxed);
+            entry.freed.store(event);
+        })
+    }
+
     /// Runs `store` as the only writer. `false`: another one is at it.
-    fn write<M: Machine>(&self, store: impl FnOnce(&Self)) -> bool {
+    fn write<P: Platform>(&self, store: impl FnOnce(&Self)) -> bool {
         let before = self.sequence.load(Ordering::Relaxed);
         if !before.is_multiple_of(2) {
             return false;
@@ -119,9 +150,9 @@ impl Entry {
         }
         // Pairs with the reader's fence: who sees a word of ours sees the odd sequence.
         fence(Ordering::Release);
-        M::mark(Mark::Step);
+        P::mark(Mark::Step);
         store(self);
-        M::mark(Mark::Step);
+        P::mark(Mark::Step);
         // Not 0 again, which would mean that nothing is known.
         let after = match before.wrapping_add(2) {
             0 => 2,
@@ -133,7 +164,7 @@ impl Entry {
     }
 
     /// The record; `None` if there is none, or it is being changed and this went on.
-    fn read(&self) -> Option<Record> {
+    pub fn read(&self) -> Option<Record> {
         (0..TRIES).find_map(|_| self.try_read())?
     }
 
@@ -241,15 +272,7 @@ impl<M: Machine> Owners<M> {
             return;
         };
         let event = Event::now::<M>();
-        let written = entry.write::<M>(|entry| {
-            let freed = entry.what.load(Ordering::Relaxed) & FREED;
-            let what = order as u32 | (usage as u32) << 8 | IN_USE | ALLOCATED | freed;
-            entry.what.store(what, Ordering::Relaxed);
-            entry.gfp.store(gfp.bits(), Ordering::Relaxed);
-            M::mark(Mark::Step);
-            entry.allocated.store(&event);
-        });
-        self.count_lost(written);
+        self.count_lost(entry.note_alloc::<M>(&event, order, usage, gfp));
     }
 
     /// The caller is about to free a block that is its own. Any context.
@@ -259,13 +282,7 @@ impl<M: Machine> Owners<M> {
             return;
         };
         let event = Event::now::<M>();
-        let written = entry.write::<M>(|entry| {
-            let allocated = entry.what.load(Ordering::Relaxed) & ALLOCATED;
-            let what = order as u32 | (usage as u32) << 8 | FREED | allocated;
-            entry.what.store(what, Ordering::Relaxed);
-            entry.freed.store(&event);
-        });
-        self.count_lost(written);
+        self.count_lost(entry.note_free::<M>(&event, order, usage));
     }
 
     fn count_lost(&self, written: bool) {
