@@ -9,6 +9,7 @@
 //! - [`debug`], [`poison`], [`owner`], [`fault`]: what can be switched on to find misuse
 //! - [`report`]: what is said of it
 //! - [`percpu`]: memory of which every CPU has its own
+//! - [`vmalloc`]: memory that is adjacent only in the address space
 //! - [`machine`]: what a machine must offer
 //! - `hosted` (feature): memory for machines on the host
 //! - [`region`], [`boot`]: who has which frames until the page allocator takes over
@@ -40,6 +41,7 @@ pub mod poison;
 pub mod reclaim;
 pub mod region;
 pub mod report;
+pub mod vmalloc;
 pub mod zone;
 
 pub use frame::{Frame, Pfn, State, Use};
