@@ -144,15 +144,15 @@ impl<M: Machine, S: Source> Vmalloc<M, S> {
                 }
                 Err(error) => {
                     self.free_retired();
-                    if kind == Kind::Vmap {
-                        // Part of it may have been mapped; the frames are somebody else's.
+                    let last = tries == TRIES || !self.has_lazy();
+                    // Frames of others may have been mapped for a while.
+                    if !last || kind == Kind::Vmap {
                         self.purge();
                     }
-                    if tries == TRIES || !self.has_lazy() {
+                    if last {
                         return Err(error);
                     }
                     tries += 1;
-                    self.purge();
                 }
             }
         }

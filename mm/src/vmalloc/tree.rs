@@ -141,7 +141,10 @@ impl Tree {
     pub(super) fn insert(&mut self, node: NodeRef, below: Link) {
         node.left.set(None);
         node.right.set(None);
-        let above = below.and_then(|below| below.above.get());
+        let above = match below {
+            Some(below) => below.above.get(),
+            None => self.first(),
+        };
         node.below.set(below);
         node.above.set(above);
         if let Some(below) = below {
@@ -151,6 +154,11 @@ impl Tree {
             above.below.set(Some(node));
         }
         self.root = Some(insert(self.root, node));
+    }
+
+    /// The lowest node.
+    pub(super) fn first(&self) -> Link {
+        core::iter::successors(self.root, |node| node.left.get()).last()
     }
 
     /// Takes a node out.
@@ -244,14 +252,23 @@ impl Tree {
     /// Looks whether everything is as it should be: order, balance, sums, neighbours, no two
     /// free ranges side by side. The number of nodes.
     pub(super) fn check(&self) -> Result<usize, &'static str> {
-        fn walk(link: Link) -> Result<usize, &'static str> {
+        /// `last` is the node below the subtree, and then its highest.
+        fn walk(link: Link, last: &mut Link) -> Result<usize, &'static str> {
             let Some(node) = link else { return Ok(0) };
             let (left, right) = (node.left.get(), node.right.get());
-            let nodes = walk(left)? + 1 + walk(right)?;
-            if left.is_some_and(|left| left.end.get() > node.start.get())
-                || right.is_some_and(|right| right.start.get() < node.end.get())
-            {
-                return Err("the tree is out of order");
+            let nodes = walk(left, last)?;
+            if node.below.get() != *last || last.is_some_and(|last| last.above.get() != link) {
+                return Err("neighbours do not know each other");
+            }
+            if last.is_some_and(|last| last.end.get() != node.start.get()) {
+                return Err("neighbours are not side by side");
+            }
+            let free = |node: NodeRef| node.state.get() == Range::Free;
+            if free(node) && last.is_some_and(free) {
+                return Err("free ranges side by side");
+            }
+            if node.size() == 0 {
+                return Err("an empty range");
             }
             if height(left).abs_diff(height(right)) > 1 {
                 return Err("the tree is out of balance");
@@ -261,19 +278,14 @@ impl Tree {
             if (height, size) != (node.height.get(), node.largest.get()) {
                 return Err("a node does not know its subtree");
             }
-            if node.size() == 0 {
-                return Err("an empty range");
-            }
-            if let Some(above) = node.above.get() {
-                if above.start.get() != node.end.get() || above.below.get() != Some(node) {
-                    return Err("neighbours are not side by side");
-                }
-                if (above.state.get(), node.state.get()) == (Range::Free, Range::Free) {
-                    return Err("free ranges side by side");
-                }
-            }
-            Ok(nodes)
+            *last = link;
+            Ok(nodes + 1 + walk(right, last)?)
         }
-        walk(self.root)
+        let mut last = None;
+        let nodes = walk(self.root, &mut last)?;
+        match last {
+            Some(last) if last.above.get().is_some() => Err("something is above the last"),
+            _ => Ok(nodes),
+        }
     }
 }
