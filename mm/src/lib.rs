@@ -29,7 +29,7 @@ pub mod frame;
 pub mod gfp;
 #[cfg(all(feature = "hosted", not(model)))]
 pub mod hosted;
-mod later;
+pub mod later;
 pub mod lists;
 pub mod machine;
 pub mod mm;
