@@ -131,6 +131,7 @@ impl<'a> Run<'a> {
             root: workspace::root(),
             filter: &self.filter,
             logs: self.logs.clone(),
+            tier: self.tier,
         }
     }
 
@@ -323,10 +324,8 @@ fn case_timeout_ms(tier: Tier) -> u64 {
 /// The command line of a guest of this tier: how long its long cases run, and how long one
 /// may take.
 fn with_tier(cmdline: &str, tier: Tier) -> String {
-    let percent = match tier {
-        Tier::Quick => return cmdline.to_owned(),
-        Tier::Long => 100,
-        Tier::Ci => 5,
+    let Some(percent) = tier.percent() else {
+        return cmdline.to_owned();
     };
     let timeout = case_timeout_ms(tier);
     let words = format!("kunit.percent={percent} kunit.timeout_ms={timeout}");

@@ -19,10 +19,15 @@ use super::outcome::{CaseResult, Outcome, full_name};
 use super::process::{Lines, Next};
 use super::report::Reporter;
 use super::subject::Log;
+use super::tier::Tier;
 
 /// The variable that tells an `xtask` started by a test that it must not run that test
 /// again. Its value is the folder for what it writes.
 pub const RECURSION_GUARD: &str = "GRANARY_TESTING";
+
+/// The variable that tells long tests how much of their stated rounds they do, in percent. Not
+/// set in the quick tier: then they do as many as they think quick.
+const PERCENT: &str = "GRANARY_PERCENT";
 
 /// How long a test binary may print nothing before it counts as hung.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
@@ -35,6 +40,8 @@ pub struct Host<'a> {
     pub filter: &'a Filter,
     /// The folder for logs.
     pub logs: PathBuf,
+    /// How long the long ones run.
+    pub tier: Tier,
 }
 
 impl Host<'_> {
@@ -120,6 +127,9 @@ impl Host<'_> {
         let group = binary.group();
         let mut command = binary.command();
         command.env(RECURSION_GUARD, self.logs.join("host.d"));
+        if let Some(percent) = self.tier.percent() {
+            command.env(PERCENT, percent.to_string());
+        }
         if !self.filter.is_everything() {
             command.arg("--exact").args(&names);
         }

@@ -34,6 +34,15 @@ impl Tier {
         }
     }
 
+    /// How much of their stated duration long tests run, in percent; `None`: what is quick.
+    pub fn percent(self) -> Option<u32> {
+        match self {
+            Self::Quick => None,
+            Self::Long => Some(100),
+            Self::Ci => Some(5),
+        }
+    }
+
     /// Whether what is marked as belonging to `least` runs in this tier: a quick
     /// test always does, any other only where everything runs.
     pub fn includes(self, least: Self) -> bool {
