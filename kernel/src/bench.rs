@@ -42,6 +42,7 @@
 //! as long as they keep to that and take no random numbers but from a fixed seed.
 
 mod idle;
+mod pages;
 mod plan;
 mod primitives;
 mod run;

@@ -178,10 +178,7 @@ impl<M: Machine> Mm<M> {
         // SAFETY: below the end.
         let frame = unsafe { self.map.at(pfn) };
         let used = lists.word(State::Used(usage), order);
-        if frame.word() != used || lists.is_full(order) {
-            return false;
-        }
-        if !self.change(frame, used, lists.word(State::Listed, order)) {
+        if lists.is_full(order) || !self.change(frame, used, lists.word(State::Listed, order)) {
             return false;
         }
         lists.push(order, pfn);

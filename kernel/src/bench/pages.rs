@@ -38,7 +38,9 @@ fn pair<const ORDER: usize>(run: &mut Run) -> Outcome {
         for _ in 0..ops {
             match mm().alloc_pages(Gfp::KERNEL, black_box(ORDER), Use::Pages) {
                 // SAFETY: just allocated, and used by nobody.
-                Some(pfn) => unsafe { mm().free_pages(black_box(pfn), black_box(ORDER), Use::Pages) },
+                Some(pfn) => unsafe {
+                    mm().free_pages(black_box(pfn), black_box(ORDER), Use::Pages)
+                },
                 None => failed = true,
             }
         }
