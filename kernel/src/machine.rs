@@ -23,7 +23,7 @@ pub struct Kernel;
 static DEFERRED: [deferred::List; MAX_CPUS] = [const { deferred::List::new() }; MAX_CPUS];
 
 // SAFETY: `arch::preempt` and `arch::irq` are the processor's own; per-CPU memory lies in each
-// CPU's copy (`percpu_area`), which lives for ever and is reached through GS; parking is the
+// CPU's window (`percpu_area`), mapped while it is allocated, and reached through GS; parking is the
 // park word's protocol, calls are the call list's.
 unsafe impl Platform for Kernel {
     const CHECK_LOCKS: bool = cfg!(debug_assertions);

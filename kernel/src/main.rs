@@ -68,6 +68,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     console::enable_receive_interrupt();
     smp::start_others();
     softirq::start_threads();
+    percpu_area::register_shrinker();
     schedule::init();
     boot::ready();
     kernel_main()

@@ -24,10 +24,8 @@ use crate::{
     },
     boot,
     machine::Kernel,
-    memory::{self, Purpose},
     percpu, percpu_area,
 };
-use kernel_early::layout::{PAGE_SIZE, phys_to_virt};
 
 percpu! {
     /// The own CPU's number.
@@ -109,20 +107,18 @@ pub fn ipi_counts(cpu: CpuId) -> IpiCounts {
 
 /// Makes the per-CPU copy of `cpu`, on its node.
 fn install_percpu(cpu: CpuId) {
-    let len = percpu_area::begin() + percpu_area::SIZE;
-    let pages = (len as u64).div_ceil(PAGE_SIZE);
-    let phys = memory::take_pages(pages, Purpose::PerCpu, Some(cpu))
-        .expect("no memory for a CPU's own data");
-    // SAFETY: the pages were just handed to us alone, for ever; the CPU runs on no copy of
-    // its own yet (the boot CPU: on the template, with nothing counted that matters).
-    unsafe { percpu::install(cpu, phys_to_virt(phys) as *mut u8) };
+    let window = percpu_area::map_first(cpu).expect("no memory for a CPU's own data");
+    // SAFETY: just mapped, for ever, and long enough; the CPU runs on no copy of its own yet
+    // (the boot CPU: on the template, with nothing counted that matters).
+    unsafe { percpu::install(cpu, window.as_ptr()) };
     // The copy's own number, written from outside before anyone uses the copy.
     CPU_NUMBER
         .on(cpu)
         .store(u64::from(cpu.number()), Ordering::Relaxed);
 }
 
-/// Gives the boot CPU its own per-CPU copy and interrupt stacks.
+/// Gives every CPU its per-CPU copy, the boot CPU also its interrupt stacks. From here on
+/// there is dynamic per-CPU memory.
 pub fn prepare_boot_cpu() {
     install_percpu(CpuId::BOOT);
     let _irqs_off = irq::disable();
@@ -131,6 +127,7 @@ pub fn prepare_boot_cpu() {
     for cpu in cpus().without(CpuId::BOOT) {
         install_percpu(cpu);
     }
+    percpu_area::start();
     let stacks = cpu_local::make_ist_stacks(CpuId::BOOT).expect("no memory for stacks");
     cpu_local::set_boot_stacks(stacks);
 }

@@ -26,8 +26,6 @@ lock_class! {
     pub struct ThreadEnd = ("thread end", 65);
     /// The boot heap.
     pub struct BootHeap = ("boot heap", 70);
-    /// Dynamic per-CPU memory.
-    pub struct PerCpuArea = ("per-CPU area", 75);
     /// The table of threads.
     pub struct ThreadTable = ("thread table", 76);
     /// Free thread stacks.

@@ -15,6 +15,7 @@ mod machine;
 mod memory;
 mod paging;
 mod percpu;
+mod percpu_area;
 mod ramdisk;
 mod stacks;
 mod sweep;

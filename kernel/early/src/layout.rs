@@ -7,6 +7,7 @@
 //! | `0xffff_e400_0000_0000` | device registers, uncached (1 TiB) |
 //! | `0xffff_e900_0000_0000` | stacks, each with a guard (1 TiB) |
 //! | `0xffff_ea00_0000_0000` | descriptors of page frames (256 GiB) |
+//! | `0xffff_ec00_0000_0000` | CPUs' own memory, a window for each CPU (4 GiB) |
 //! | `0xffff_f000_0000_0000` | where the loader puts what it hands over; unmapped later |
 //! | `0xffff_ffff_8020_0000` | the kernel image |
 
@@ -32,6 +33,11 @@ pub const STACK_SLOT: u64 = 128 * 1024;
 pub const FRAME_MAP: u64 = 0xffff_ea00_0000_0000;
 /// End of the range that descriptors may use: 64 bytes for each frame of 16 TiB.
 pub const FRAME_MAP_END: u64 = 0xffff_ea40_0000_0000;
+/// Every possible CPU's own memory, one window of [`PERCPU_WINDOW`] bytes each. All of them are
+/// in one entry of the top table, which is there before other CPUs start.
+pub const PERCPU: u64 = 0xffff_ec00_0000_0000;
+/// Distance between two CPUs' windows.
+pub const PERCPU_WINDOW: u64 = 64 << 20;
 /// Loader's choice range, start.
 pub const LOADER: u64 = 0xffff_f000_0000_0000;
 /// Loader's choice range, end.

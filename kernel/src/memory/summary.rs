@@ -133,12 +133,7 @@ fn show(out: &mut dyn Write, ranges: &[(Region, State)], shares: &Shares) -> fmt
         }
     }
     writeln!(out, "\n{shares}")?;
-    writeln!(
-        out,
-        "per-CPU, dynamic {:>12} bytes of {} used on each CPU",
-        percpu_area::used(),
-        percpu_area::SIZE
-    )?;
+    writeln!(out, "per-CPU, dynamic {}", percpu_area::Summary)?;
     let (heap_used, heap_free) = heap::usage();
     writeln!(
         out,
