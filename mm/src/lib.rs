@@ -10,6 +10,7 @@
 //! - [`report`]: what is said of it
 //! - [`percpu`]: memory of which every CPU has its own
 //! - [`vmalloc`]: memory that is adjacent only in the address space
+//! - [`text`]: what there is, in the formats of Linux's `/proc`
 //! - [`machine`]: what a machine must offer
 //! - `hosted` (feature): memory for machines on the host
 //! - [`region`], [`boot`]: who has which frames until the page allocator takes over
@@ -41,6 +42,7 @@ pub mod poison;
 pub mod reclaim;
 pub mod region;
 pub mod report;
+pub mod text;
 pub mod vmalloc;
 pub mod zone;
 
