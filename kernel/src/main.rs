@@ -14,6 +14,7 @@ mod arch;
 mod bench;
 mod boot;
 mod exit;
+mod files;
 mod heap;
 mod klog;
 mod kunit;

@@ -7,6 +7,7 @@ mod boot;
 mod cmdline;
 mod deferred;
 mod exceptions;
+mod files;
 mod heap;
 mod ipi;
 mod lockdep;
