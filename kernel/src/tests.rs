@@ -14,6 +14,7 @@ mod lockdep;
 mod log;
 mod machine;
 mod memory;
+mod pages;
 mod paging;
 mod percpu;
 mod percpu_area;

@@ -4,13 +4,17 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use kernel_early::layout::{LOADER, PAGE_SIZE, VMALLOC_END, phys_to_virt};
+use mm::{Gfp, Pages, Use};
 
 use crate::arch::interrupts::vector;
-use crate::arch::paging::{self, Access, Mapping};
+use crate::arch::paging::{self, Access, MapError, Mapping};
 use crate::arch::probe::{self, Fault};
+use crate::arch::tlb;
 use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kfail, kunit_suite};
+use crate::memory::mm;
 use crate::smp;
 
 kunit_suite! {
@@ -30,6 +34,8 @@ kunit_suite! {
         physical_map,
         harmless_probes,
         changes_reach_every_cpu,
+        frames_are_mapped_one_by_one => { over: PAGES },
+        what_is_mapped_stays_when_another_mapping_fails,
     ],
 }
 
@@ -315,5 +321,83 @@ fn changes_reach_every_cpu(_: &mut Ctx) -> Outcome {
     kassert_eq!(removed, Ok(()));
     kassert_eq!(gone, all);
     kassert_eq!(page.0[0], 1);
+    Ok(())
+}
+
+/// Fewer than a table has, more, and so many that a flush drops everything.
+const PAGES: &[(&str, u64)] = &[("3", 3), ("32", 32), ("700", 700)];
+
+/// Frames in any order at adjacent addresses; gone on all CPUs after a flush, and by as many
+/// instructions as that takes.
+fn frames_are_mapped_one_by_one(_: &mut Ctx, pages: u64) -> Outcome {
+    /// In no range, and not at the begin of a table.
+    const PLACE: u64 = VMALLOC_END + 500 * PAGE_SIZE;
+    let mut frames = Vec::with_capacity(pages as usize);
+    for _ in 0..pages {
+        frames.push(kassert_ok!(Pages::alloc(mm(), Gfp::KERNEL, 0, Use::Pages)));
+    }
+    for (index, frame) in frames.iter().enumerate() {
+        // SAFETY: our page.
+        unsafe { frame.as_ptr().cast::<u64>().write(index as u64) };
+    }
+    let page = |index: u64| (PLACE + index * PAGE_SIZE) as usize;
+    let mut physical = frames.iter().map(|frame| frame.pfn().phys());
+    kassert_eq!(
+        paging::map_frames(PLACE, &mut physical, Access::ReadWrite),
+        Ok(())
+    );
+    let right = AtomicU64::new(0);
+    smp::call_all(&|| {
+        let all = (0..pages).all(|index| probe::read_u64(page(index)) == Ok(index));
+        right.fetch_add(u64::from(all), Ordering::Relaxed);
+    });
+    let last = paging::lookup(page(pages - 1) as u64);
+    let behind = paging::lookup(page(pages) as u64);
+    let before: Vec<_> = smp::online().iter().map(tlb::flushes).collect();
+    paging::clear(PLACE, pages * PAGE_SIZE);
+    smp::flush_tlb(PLACE, pages * PAGE_SIZE);
+    let after: Vec<_> = smp::online().iter().map(tlb::flushes).collect();
+    let gone = AtomicU64::new(0);
+    smp::call_all(&|| {
+        let all = (0..pages).all(|index| probe::read_u64(page(index)).is_err());
+        gone.fetch_add(u64::from(all), Ordering::Relaxed);
+    });
+    let cpus = smp::online().count() as u64;
+    kassert_eq!(right.load(Ordering::Relaxed), cpus);
+    kassert_eq!(gone.load(Ordering::Relaxed), cpus);
+    let last = kassert_ok!(last);
+    kassert!(last.writable && !last.executable && last.global, "{last:?}");
+    kassert_eq!(behind, None);
+    for (before, after) in before.iter().zip(&after) {
+        if pages <= tlb::SINGLE {
+            kassert_eq!(after.pages - before.pages, pages);
+            kassert_eq!(after.all, before.all);
+        } else {
+            kassert_eq!(after.pages, before.pages);
+            kassert_eq!(after.all - before.all, 1);
+        }
+    }
+    Ok(())
+}
+
+/// A mapping that runs into another one leaves nothing of itself, and the other as it was.
+fn what_is_mapped_stays_when_another_mapping_fails(_: &mut Ctx) -> Outcome {
+    const PLACE: u64 = VMALLOC_END + (1 << 30);
+    let page = kassert_ok!(Pages::alloc(mm(), Gfp::KERNEL, 0, Use::Pages));
+    let phys = page.pfn().phys();
+    let map =
+        |at, count| paging::map_frames(at, &mut core::iter::repeat_n(phys, count), Access::Read);
+    let taken = PLACE + 600 * PAGE_SIZE;
+    let first = map(taken, 1);
+    let second = map(PLACE, 1000);
+    let left = (0..1000)
+        .map(|index| PLACE + index * PAGE_SIZE)
+        .filter(|at| paging::lookup(*at).is_some())
+        .collect::<Vec<_>>();
+    paging::clear(taken, PAGE_SIZE);
+    smp::flush_tlb(taken, PAGE_SIZE);
+    kassert_eq!(first, Ok(()));
+    kassert_eq!(second, Err(MapError::Occupied(taken)));
+    kassert_eq!(left, [taken]);
     Ok(())
 }

@@ -108,6 +108,9 @@ pub fn map_frames(
             Ok(pages) => at += pages * PAGE_SIZE,
             Err(MapError::OutOfFrames) if refill(&mut spare) => {}
             Err(error) => {
+                if let MapError::Occupied(there) = error {
+                    at = there;
+                }
                 result = Err(error);
                 break;
             }
