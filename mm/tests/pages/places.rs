@@ -222,3 +222,37 @@ fn dma32_is_kept_for_those_who_need_it() {
     });
     world.assert_all_back();
 }
+
+/// A CPU that has gone gives back its lists, those of its strays included: not before, and
+/// without being asked itself.
+#[test]
+fn the_lists_of_a_cpu_that_has_gone_go_back() {
+    let world = World::new(
+        Machine::builder().cpus(2).nodes(2),
+        Memory::builder().node(16 * MIB).node(16 * MIB),
+    );
+    let gone = CpuId::new(1).unwrap();
+    // One of each order on each node, freed on the CPU that goes.
+    world.run_on_all(|mm, cpu| {
+        if cpu != gone {
+            return;
+        }
+        let held: Vec<Held> = (0..4)
+            .flat_map(|order| [(node(0), order), (node(1), order)])
+            .map(|(node, order)| alloc_node(mm, node, Gfp::KERNEL, order, Use::Slab).unwrap())
+            .collect();
+        free_all(mm, held);
+    });
+    world.run(|mm| {
+        let kept = |mm: &Mm<Hosted>| mm.counts().listed;
+        assert!(mm.drain_here());
+        let before = kept(mm);
+        assert!(before >= 2 * (1 + 2 + 4 + 8), "{before} frames are kept");
+        // SAFETY: its thread has ended, and no other will run there.
+        unsafe { mm.drain_offline(gone) };
+        assert_eq!(kept(mm), 0);
+        assert_eq!(mm.counts().used_frames(), 0);
+        mm.audit().unwrap();
+    });
+    world.assert_all_back();
+}
