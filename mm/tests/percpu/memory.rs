@@ -302,3 +302,15 @@ pub fn audited(memory: &Memory) -> Result<Stats, Inconsistent> {
     assert_eq!(memory.backing().pages(), wanted, "{stats:?}");
     Ok(stats)
 }
+
+/// How often a long test does something: `full` times with `GRANARY_PERCENT=100`, and `quick`
+/// times without the variable.
+pub fn rounds(full: usize, quick: usize) -> usize {
+    match std::env::var("GRANARY_PERCENT") {
+        Ok(percent) => {
+            let percent: usize = percent.parse().expect("GRANARY_PERCENT is no number");
+            (full * percent / 100).max(1)
+        }
+        Err(_) => quick,
+    }
+}
