@@ -39,7 +39,7 @@ pub(super) fn granules(layout: Layout) -> usize {
 ///
 /// # Invariants
 ///
-/// In a slot of the table, `chunk` is a page from [`Backing::alloc_meta`] that holds a
+/// In a slot of the table, `chunk` is a page from [`Backing::alloc_meta`](super::Backing::alloc_meta) that holds a
 /// [`Chunk`], reached only under the lock.
 #[derive(Clone, Copy)]
 struct Slot {
