@@ -3,12 +3,11 @@
 //! The allocator's hot paths test one word ([`Debug::any`]); if it is not 0 they go the long
 //! way, which calls the hooks. Each kind of check has a bit of the word:
 //!
-//! | bit | set by | cleared by | the hooks then |
-//! |---|---|---|---|
-//! | `POISON` | [`set_poison`](Debug::set_poison) | the same | fill what is freed; check what was filled |
-//! | `MARKS` | the first `set_poison` | never | keep the marks of filled frames right |
-//! | `OWNER` | [`start_owners`](Debug::start_owners) | never | record who allocates and frees |
-//! | `FAULT` | [`faults`](Debug::faults) | the same | let the knobs decide who fails |
+//! | bit | set and cleared by | the hooks then |
+//! |---|---|---|
+//! | `POISON` | [`set_poison`](Debug::set_poison) | fill what is freed; compare what was filled |
+//! | `OWNER` | [`start_owners`](Debug::start_owners), for ever | record who allocates and frees |
+//! | `FAULT` | [`faults`](Debug::faults) | let the knobs decide who fails |
 //!
 //! All may be switched on with the first page. Poison and faults can be switched at run time
 //! too, the record of owners cannot: its table is boot memory, and a record that does not
@@ -17,20 +16,19 @@
 //! # Poison at run time
 //!
 //! Only what was freed since poison is on is filled, so each frame has to say whether it is:
-//! while a frame is free, its [`extra`](crate::Frame::extra) is nobody's, and holds
-//! `POISONED` if it is filled.
+//! while a frame is free, its [`extra`](crate::Frame::extra) is nobody's, and holds a *mark*
+//! if it is filled. Each time that poison is switched on marks get another value.
 //!
-//! | event | with `POISON` | with `MARKS` only |
-//! |---|---|---|
-//! | free | fill, then mark | clear the mark |
-//! | allocation | check if marked; clear the mark | clear the mark |
+//! | event | with `POISON` |
+//! |---|---|
+//! | free | fill, then mark with the value of now |
+//! | allocation | compare if the mark has the value of now; clear the mark |
 //!
-//! Hooks are called by who owns the block at that moment, so marks are plain words. `MARKS`
-//! stays for ever, so from the first switching on there is no allocation or free that leaves
-//! a mark where its owner has written since, however often poison is switched. One that
-//! tested the word before it was set, and so passes the hooks by, does no harm: the frame
-//! that it frees is not marked. A frame that it allocates may be; then it is filled again
-//! when it is freed, or its mark is cleared, before anybody checks it.
+//! Hooks are called by who owns the block at that moment, so marks are plain words. A frame
+//! that is allocated or freed without the hooks, because poison was off or whoever does it
+//! has not seen yet that it is on, may keep a mark though its owner writes to it. That does no
+//! harm: if it is freed with the hooks it is filled again; if it is freed without, poison was
+//! off then, and when it is on again the mark has an old value.
 
 use core::{
     fmt,
@@ -49,17 +47,18 @@ use crate::{
 };
 
 const POISON: u32 = 1 << 0;
-const MARKS: u32 = 1 << 1;
-const OWNER: u32 = 1 << 2;
-const FAULT: u32 = 1 << 3;
+const OWNER: u32 = 1 << 1;
+const FAULT: u32 = 1 << 2;
 
-/// In a free frame's `extra`: it is filled with the pattern. As an address it is not
-/// canonical, so it is no owner's pointer.
-const POISONED: usize = 0x5eed_aaaa_f00d_aaaa;
+/// The marks of filled frames begin with this, so that they are no addresses: no owner's
+/// pointer, left in `extra`, is one.
+const MARK: u64 = 0x5eed_aaaa_0000_0000;
 
 /// The switches and the hooks. See the module.
 pub struct Debug<M: Machine> {
     any: AtomicU32,
+    /// How often poison was switched on.
+    poisons: AtomicU32,
     owners: Owners<M>,
     faults: PageFaults<M>,
 }
@@ -69,6 +68,7 @@ impl<M: Machine> Debug<M> {
     pub const fn off() -> Self {
         Self {
             any: AtomicU32::new(0),
+            poisons: AtomicU32::new(0),
             owners: Owners::new(),
             faults: PageFaults::new(),
         }
@@ -90,13 +90,16 @@ impl<M: Machine> Debug<M> {
         self.bits() & bit != 0
     }
 
-    /// From now on pages are filled when they are freed and checked when they are allocated,
-    /// or not. Pages that were not filled when they were freed are not checked.
+    /// From now on pages are filled when they are freed and compared when they are allocated,
+    /// or not. Pages that were freed before it was last switched on are not compared.
     pub fn set_poison(&self, on: bool) {
-        if on {
-            self.any.fetch_or(POISON | MARKS, Ordering::Relaxed);
-        } else {
+        if !on {
             self.any.fetch_and(!POISON, Ordering::Relaxed);
+        } else if !self.poison() {
+            // Before the bit: who sees that poison is on marks with the new value. If two
+            // switch on at the same time what was marked in between is not compared.
+            self.poisons.fetch_add(1, Ordering::Relaxed);
+            self.any.fetch_or(POISON, Ordering::Release);
         }
     }
 
@@ -180,9 +183,9 @@ impl<M: Machine> Debug<M> {
         gfp: Gfp,
     ) -> Result<(), Damage> {
         let bits = self.bits();
-        if bits & MARKS != 0 {
+        if bits & POISON != 0 {
             // SAFETY: as the caller promises.
-            unsafe { self.check(frames, pfn, order, bits & POISON != 0)? };
+            unsafe { self.check(frames, pfn, order)? };
         }
         if bits & OWNER != 0 {
             self.owners.note_alloc(pfn, order, usage, gfp);
@@ -201,16 +204,12 @@ impl<M: Machine> Debug<M> {
         if bits & OWNER != 0 {
             self.owners.note_free(pfn, order, usage);
         }
-        if bits & MARKS == 0 {
+        if bits & POISON == 0 {
             return;
         }
-        let mark = if bits & POISON == 0 {
-            0
-        } else {
-            // SAFETY: the block's memory, which is the caller's.
-            unsafe { poison::fill(frames.address_of(pfn), PAGE_SIZE << order) };
-            POISONED
-        };
+        let mark = self.mark();
+        // SAFETY: the block's memory, which is the caller's.
+        unsafe { poison::fill(frames.address_of(pfn), PAGE_SIZE << order) };
         for offset in 0..1 << order {
             // SAFETY: a frame of the block.
             let frame = unsafe { frames.at(pfn.add(offset)) };
@@ -219,7 +218,14 @@ impl<M: Machine> Debug<M> {
         }
     }
 
-    /// Clears the marks of a block; if `compare`, looks at the frames that had one.
+    /// What filled frames are marked with now.
+    fn mark(&self) -> usize {
+        // Acquire, on behalf of the bit that was seen: not older than that.
+        core::sync::atomic::fence(Ordering::Acquire);
+        (MARK | u64::from(self.poisons.load(Ordering::Relaxed))) as usize
+    }
+
+    /// Clears the marks of a block, and looks at the frames that had one.
     ///
     /// # Safety
     ///
@@ -229,17 +235,17 @@ impl<M: Machine> Debug<M> {
         frames: &FrameMap<M::Layout>,
         pfn: Pfn,
         order: usize,
-        compare: bool,
     ) -> Result<(), Damage> {
+        let mark = self.mark();
         let mut result = Ok(());
         for offset in 0..1 << order {
             let pfn = pfn.add(offset);
             // SAFETY: a frame of the block.
             let frame = unsafe { frames.at(pfn) };
             // Relaxed: as in `on_free`.
-            let filled = frame.extra.load(Ordering::Relaxed) == POISONED;
+            let filled = frame.extra.load(Ordering::Relaxed) == mark;
             frame.extra.store(0, Ordering::Relaxed);
-            if !filled || !compare {
+            if !filled {
                 continue;
             }
             // SAFETY: the frame's memory, whole pages.

@@ -238,17 +238,23 @@ fn poison_is_switched_at_run_time() {
         assert!(!bench.debug.poison());
         bench.write(9, 9);
         bench.alloc().unwrap();
-        // And its mark is gone: not compared after it is freed while off.
+        // Nor after it was freed while off.
         bench.write(9, 9);
         bench.free();
         poison(true);
         bench.alloc().unwrap();
-        // Freed while on, off and on again meanwhile: still filled, still compared.
+        // Freed while on, off and on again meanwhile: whoever took and wrote it while off
+        // left no trace, so it is not compared.
         bench.free();
         poison(false);
+        bench.alloc().unwrap();
+        bench.write(9, 9);
+        bench.free();
         poison(true);
         bench.alloc().unwrap();
+        // Switched on twice: on.
         bench.free();
+        poison(true);
         bench.write(9, 9);
         bench.alloc().unwrap_err();
     });
