@@ -14,6 +14,7 @@ mod lockdep;
 mod log;
 mod machine;
 mod memory;
+mod page_debug;
 mod pages;
 mod paging;
 mod percpu;

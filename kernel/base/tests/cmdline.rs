@@ -1,8 +1,8 @@
 //! The command line: every key, every kind of problem, and noise.
 
 use kernel_base::cmdline::{
-    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, KEYS, MAX_PROBLEMS, OnPanic, ProblemKind,
-    Shuffle, Tokens,
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, KEYS, MAX_PROBLEMS, OnPanic,
+    ProblemKind, Shuffle, Tokens,
 };
 use log::LevelFilter;
 use proptest::prelude::*;
@@ -22,6 +22,8 @@ fn empty_line_has_defaults() {
         assert!(line.problems().is_empty());
         assert_eq!((line.run, line.kunit, line.kunit_list), (None, None, false));
         assert_eq!((line.bench, line.bench_list), (None, false));
+        assert_eq!((line.page_poison, line.page_owner), (false, false));
+        assert_eq!(line.fail_page_alloc, None);
         assert_eq!(line.bench_rounds, DEFAULT_ROUNDS);
         assert_eq!((line.kunit_shuffle, line.kunit_repeat), (None, 1));
         assert_eq!(line.kunit_timeout_ms, DEFAULT_CASE_TIMEOUT_MS);
@@ -40,7 +42,8 @@ fn empty_line_has_defaults() {
 fn every_key_is_read() {
     let text = "run=\"echo \\\"a\\\" \\\\ b; cpus\" kunit=mm.*,rcu.? kunit.list kunit.shuffle=7 \
         kunit.repeat=3 kunit.after=mm.alloc kunit.timeout_ms=500 kunit.percent=5 kunit.planted=hang \
-        bench=pair,rcu_* bench.list bench.rounds=3 schedule=9 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot\n";
+        bench=pair,rcu_* bench.list bench.rounds=3 schedule=9 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot \
+        page_poison=on page_owner=1 fail_page_alloc=2,50,4096,-1\n";
     let line = CommandLine::parse(text);
     assert_eq!(line.problems(), []);
     assert_eq!(line.run.unwrap().to_string(), r#"echo "a" \ b; cpus"#);
@@ -59,6 +62,14 @@ fn every_key_is_read() {
     assert_eq!(line.loglevel, LevelFilter::Debug);
     assert_eq!((line.debug_exit, line.maxcpus), (Some(0xf4), Some(2)));
     assert_eq!(line.on_panic(), OnPanic::Reboot);
+    assert_eq!((line.page_poison, line.page_owner), (true, true));
+    let faults = Faults {
+        interval: 2,
+        probability: 50,
+        space: 4096,
+        times: None,
+    };
+    assert_eq!(line.fail_page_alloc, Some(faults));
     assert_eq!(Tokens::new(text).count(), KEYS.len());
 }
 
@@ -133,6 +144,15 @@ fn malformed_values_change_nothing() {
         "kunit=",
         "kunit.planted=\"\"",
         "panic=later",
+        "page_poison=maybe",
+        "page_owner=",
+        "fail_page_alloc=1,2,3",
+        "fail_page_alloc=1,2,3,4,5",
+        "fail_page_alloc=1,101,0,1",
+        "fail_page_alloc=1,+10,0,1",
+        "fail_page_alloc=1,10,0,-2",
+        "fail_page_alloc=1,10,0,2147483648",
+        "fail_page_alloc=,,,",
         "loglevel=",
         "maxcpus=\"1\\\\\"",
     ] {

@@ -16,11 +16,10 @@ use core::{
 
 use kernel_early::layout::PAGE_SIZE;
 use mm::boot::{State, handover};
-use mm::debug::Debug;
 use mm::frame::FrameMap;
 use mm::{BlockKind, Config, Mm, Pfn};
 
-use super::{frame_map, node_at, with_frames};
+use super::{debug, frame_map, node_at, with_frames};
 use crate::boot;
 use crate::machine::{Kernel, memory::AddressLayout};
 
@@ -62,6 +61,7 @@ pub fn hand_over() {
         !READY.load(Ordering::Relaxed),
         "memory is handed over once only"
     );
+    let debug = debug::from_command_line();
     // A copy: the allocator takes locks that come before that of the accounts.
     let regions = with_frames(|frames| frames.regions().to_vec());
     let end = frame_map::end();
@@ -77,7 +77,7 @@ pub fn hand_over() {
     let map = unsafe { FrameMap::new(AddressLayout, end) };
     let config = Config {
         min_free: None,
-        debug: Debug::off(),
+        debug,
     };
     // SAFETY: blocks are disjoint, by the accounts; what is free in them is nobody's, shown by
     // the physical map, and from here on nobody takes anything from the accounts (checked

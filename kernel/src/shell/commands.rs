@@ -8,6 +8,7 @@ mod files;
 mod inspect;
 mod locks;
 mod machine;
+mod page_debug;
 mod tests;
 mod threads;
 

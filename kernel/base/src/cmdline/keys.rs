@@ -38,6 +38,10 @@ pub enum ValueType {
     Level,
     /// What to do after a panic.
     OnPanic,
+    /// On or off.
+    Switch,
+    /// Knobs of fault injection, as Linux's `fail_page_alloc` has them.
+    Faults,
 }
 
 impl fmt::Display for ValueType {
@@ -53,6 +57,8 @@ impl fmt::Display for ValueType {
             Self::Seed => "a number or random",
             Self::Level => "error|warn|info|debug|trace",
             Self::OnPanic => "halt|exit|reboot",
+            Self::Switch => "on|off",
+            Self::Faults => "INTERVAL,PROBABILITY,SPACE,TIMES",
         })
     }
 }
@@ -96,6 +102,13 @@ pub const KEYS: &[Key] = &[
         ValueType::Port,
         "none",
         "I/O port of QEMU's isa-debug-exit device, through which the machine ends with a status",
+    ),
+    key(
+        "fail_page_alloc",
+        ValueType::Faults,
+        "none fails",
+        "make allocations of pages fail: each INTERVAL-th, with PROBABILITY percent, after SPACE \
+         pages, TIMES at most (-1: no end); as on Linux, none of single pages or that may sleep",
     ),
     key(
         "kunit",
@@ -157,6 +170,18 @@ pub const KEYS: &[Key] = &[
         ValueType::Count,
         "all",
         "start at most this many CPUs",
+    ),
+    key(
+        "page_owner",
+        ValueType::Switch,
+        "off",
+        "record who allocates and frees pages, for reports and the shell's pageowner",
+    ),
+    key(
+        "page_poison",
+        ValueType::Switch,
+        "off",
+        "fill free pages, and look when they are allocated whether somebody wrote there",
     ),
     key(
         "panic",

@@ -33,6 +33,19 @@ pub enum OnPanic {
     Reboot,
 }
 
+/// Knobs of fault injection; see `mm::fault` for their meanings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Each n-th may fail.
+    pub interval: u32,
+    /// In percent, at most 100.
+    pub probability: u32,
+    /// What passes before any fails.
+    pub space: u32,
+    /// How many fail; none: no end.
+    pub times: Option<u32>,
+}
+
 /// What the command line says, key by key; see [`KEYS`] for their meanings.
 #[derive(Clone, Debug)]
 pub struct CommandLine<'a> {
@@ -44,6 +57,12 @@ pub struct CommandLine<'a> {
     pub bench_list: bool,
     /// `bench.rounds=`: rounds of each benchmark; at least 1.
     pub bench_rounds: u64,
+    /// `fail_page_alloc=`: which allocations of pages fail.
+    pub fail_page_alloc: Option<Faults>,
+    /// `page_owner=`: record who allocates pages.
+    pub page_owner: bool,
+    /// `page_poison=`: fill and check free pages.
+    pub page_poison: bool,
     /// `kunit=`: globs of the cases to run, with commas between them.
     pub kunit: Option<Text<'a>>,
     /// `kunit.list`: only list the cases.
@@ -90,6 +109,9 @@ impl<'a> CommandLine<'a> {
             bench: None,
             bench_list: false,
             bench_rounds: DEFAULT_ROUNDS,
+            fail_page_alloc: None,
+            page_owner: false,
+            page_poison: false,
             kunit: None,
             kunit_list: false,
             kunit_shuffle: None,
@@ -215,6 +237,9 @@ impl<'a> CommandLine<'a> {
             "run" => self.run = Some(value),
             "bench" => self.bench = Some(not_empty(value)?),
             "bench.rounds" => self.bench_rounds = count(value)?,
+            "fail_page_alloc" => self.fail_page_alloc = Some(faults(value)?),
+            "page_owner" => self.page_owner = switch(value)?,
+            "page_poison" => self.page_poison = switch(value)?,
             "kunit" => self.kunit = Some(not_empty(value)?),
             "kunit.shuffle" => self.kunit_shuffle = Some(shuffle(value)?),
             "kunit.repeat" => self.kunit_repeat = count(value)?,
@@ -277,6 +302,32 @@ fn level(value: Text<'_>) -> Option<LevelFilter> {
         "trace" => Some(LevelFilter::Trace),
         _ => None,
     }
+}
+
+fn switch(value: Text<'_>) -> Option<bool> {
+    match value.as_plain()? {
+        "on" | "1" => Some(true),
+        "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn faults(value: Text<'_>) -> Option<Faults> {
+    let mut fields = value.as_plain()?.split(',');
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| text.parse::<u32>().ok().filter(|_| digits(text));
+    let [interval, probability, space] = [fields.next()?, fields.next()?, fields.next()?];
+    let times = match fields.next()? {
+        "-1" => None,
+        times => Some(number(times).filter(|times| *times <= i32::MAX as u32)?),
+    };
+    let faults = Faults {
+        interval: number(interval)?,
+        probability: number(probability).filter(|percent| *percent <= 100)?,
+        space: number(space)?,
+        times,
+    };
+    fields.next().is_none().then_some(faults)
 }
 
 fn on_panic(value: Text<'_>) -> Option<OnPanic> {

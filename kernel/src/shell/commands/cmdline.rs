@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use kernel_base::cmdline::{
-    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, KEYS, OnPanic, Shuffle,
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, KEYS, OnPanic, Shuffle,
 };
 use log::LevelFilter;
 
@@ -45,6 +45,18 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
         "bench.list" => line.bench_list.then(|| String::from("on")),
         "bench.rounds" => differs(line.bench_rounds, DEFAULT_ROUNDS),
         "debug_exit" => line.debug_exit.map(|port| format!("{port:#x}")),
+        "fail_page_alloc" => line.fail_page_alloc.map(|faults| {
+            let Faults {
+                interval,
+                probability,
+                space,
+                times,
+            } = faults;
+            let times = times.map_or(-1, i64::from);
+            format!("{interval},{probability},{space},{times}")
+        }),
+        "page_owner" => line.page_owner.then(|| String::from("on")),
+        "page_poison" => line.page_poison.then(|| String::from("on")),
         "kunit" => line.kunit.map(|globs| globs.to_string()),
         "kunit.after" => line.kunit_after.map(|name| name.to_string()),
         "kunit.list" => line.kunit_list.then(|| String::from("on")),

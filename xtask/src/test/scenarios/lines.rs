@@ -31,6 +31,11 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
         "maxcpus run=true",
         r"warn.*maxcpus",
     ),
+    (
+        "cmdline-bad-faults",
+        "fail_page_alloc=1,200,0,1 run=true",
+        r"warn.*fail_page_alloc.*INTERVAL,PROBABILITY,SPACE,TIMES",
+    ),
     ("cmdline-open-quote", r#"run="true"#, r"warn.*run"),
 ];
 
@@ -84,6 +89,36 @@ const COMMANDS: &[(&str, &str, i32, &str)] = &[
         r"boot: ready",
     ),
     (
+        "shell-fault",
+        "fault page probability 10; fault page times -1; fault page task kmain; fault",
+        SUCCESS,
+        r"^probability +10$",
+    ),
+    (
+        "shell-fault-wrong-knob",
+        "fault page probabilty 10",
+        run_status(2),
+        r"^fault: there is no knob `probabilty`$",
+    ),
+    (
+        "shell-fault-wrong-thread",
+        "fault page task nobody-of-this-name",
+        run_status(1),
+        r"^fault: no thread is called 'nobody-of-this-name'$",
+    ),
+    (
+        "shell-pagepoison",
+        "pagepoison on; pagepoison; pagepoison off; pagepoison",
+        SUCCESS,
+        r"^page poison is off$",
+    ),
+    (
+        "shell-pageowner-off",
+        "pageowner",
+        run_status(1),
+        r"^pageowner: nothing is recorded; boot with page_owner=on$",
+    ),
+    (
         "shell-poweroff",
         "poweroff; echo still here",
         SUCCESS,
@@ -109,8 +144,61 @@ pub fn table() -> Vec<Scenario> {
     });
     problems
         .chain(commands)
-        .chain([maxcpus(), quiet(), typed()])
+        .chain([
+            maxcpus(),
+            quiet(),
+            typed(),
+            page_checks(),
+            page_owners(),
+            page_faults(),
+        ])
         .collect()
+}
+
+/// All checks of pages from the first page on: what boots, runs and is tested then.
+fn page_checks() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has(r"memory: owners of pages are recorded, in \d+ KiB"),
+        has(r"^    ok \d+ owners_are_known$"),
+        has(r"^    ok \d+ leaks_are_found$"),
+        Check::HasNot("# SKIP".into()),
+        Check::HasNot("=== REPORT".into()),
+    ];
+    let cmdline = "page_poison=on page_owner=on kunit=page_debug.*,threads.*";
+    quick(
+        "page-checks",
+        Action::Boot(boot(with_cpus(4), cmdline, checks)),
+    )
+}
+
+/// Who has pages, by name.
+fn page_owners() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has(r"^ .*[a-z_]+.*\+0x[0-9a-f]+"),
+        has(r"^nr_base_pages: \d+$"),
+        has(r"^Page allocated via order \d+, mask 0x[0-9a-f]+\("),
+        has(r"^\d+ pages, \d+ allocators$"),
+    ];
+    let cmdline =
+        r#"page_owner=on run="pageowner; pageowner --mark; pageowner --leaks; pageowner --blocks""#;
+    quick("page-owners", Action::Boot(boot(small(), cmdline, checks)))
+}
+
+/// Allocations that the command line makes fail: told of, and survived.
+fn page_faults() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has(
+            r"an allocation is made to fail.*: fail_page_alloc, size 1, interval 1, probability 100",
+        ),
+        has(r"^failures +3$"),
+        has(r"^times +0$"),
+        Check::HasNot("=== REPORT".into()),
+    ];
+    let cmdline = r#"fail_page_alloc=1,0,0,3 run="fault page min-order 0; fault page ignore-gfp-wait off; fault page probability 100; kunit page_debug.addresses_of_no_frame; ps; cpus; kunit page_debug.addresses_of_no_frame; fault""#;
+    quick("page-faults", Action::Boot(boot(small(), cmdline, checks)))
 }
 
 /// Fewer CPUs than there are.
