@@ -36,6 +36,14 @@ pub static FILES: &[File] = &[
         path: "/proc/zoneinfo",
         write: |out| write!(out, "{}", ZoneInfo(memory::mm())),
     },
+    File {
+        path: "/sys/kernel/debug/page_owner",
+        write: memory::debug::write_blocks,
+    },
+    File {
+        path: "/sys/kernel/debug/page_owner_stacks",
+        write: memory::debug::write_stacks,
+    },
 ];
 
 /// What has a name.

@@ -5,7 +5,7 @@
 //! allocator's, which says more about it.
 
 mod allocator;
-mod debug;
+pub mod debug;
 pub mod frame_map;
 mod summary;
 

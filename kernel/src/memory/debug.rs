@@ -1,5 +1,8 @@
-//! Which checks of the page allocator are on from the first page on: the command line's keys
-//! `page_poison`, `page_owner` and `fail_page_alloc`.
+//! Which checks of the page allocator are on from the first page on (the command line's keys
+//! `page_poison`, `page_owner` and `fail_page_alloc`), and who has pages, as text.
+
+use alloc::vec::Vec;
+use core::fmt;
 
 use kernel_base::cmdline::Faults;
 use kernel_early::layout::{PAGE_SIZE, phys_to_virt};
@@ -7,11 +10,11 @@ use mm::{
     boot::{Purpose, Request},
     debug::Debug,
     fault::Knobs,
-    owner::{self, Entry},
+    owner::{self, Entry, Group, Groups, Owners},
 };
 
-use super::{frame_map, take};
-use crate::{boot, machine::Kernel};
+use super::{frame_map, mm, take};
+use crate::{boot, machine::Kernel, symbols, time};
 
 /// The checks, as the command line wants them. Takes memory from the accounts of boot: before
 /// the hand-over.
@@ -63,5 +66,76 @@ fn knobs(faults: Faults) -> Knobs {
         times: faults.times.map_or(-1, |times| times as i32),
         verbose: 1,
         ..Knobs::OFF
+    }
+}
+
+/// Stacks that are told apart in a listing.
+const GROUPS: usize = 512;
+/// What is written where there is no record.
+const IS_OFF: &str = "nothing is recorded; boot with page_owner=on";
+
+/// Writes every block in use, with who allocated it. May sleep.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_blocks(out: &mut dyn fmt::Write) -> fmt::Result {
+    let owners = mm().debug().owners();
+    if !owners.is_on() {
+        return writeln!(out, "{IS_OFF}");
+    }
+    owners.write_blocks(out, &|out, address| write!(out, "{}", Caller(address)))
+}
+
+/// Writes the blocks in use by who allocated them. May sleep.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_stacks(out: &mut dyn fmt::Write) -> fmt::Result {
+    write_groups(out, |owners, room| owners.group(0, room))
+}
+
+/// Writes what was allocated since [`Owners::mark`] and is in use still, by who allocated it.
+/// May sleep.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_leaks(out: &mut dyn fmt::Write) -> fmt::Result {
+    write_groups(out, |owners, room| owners.leaks(room))
+}
+
+fn write_groups(
+    out: &mut dyn fmt::Write,
+    collect: impl for<'a> FnOnce(&Owners<Kernel>, &'a mut [Group]) -> Groups<'a>,
+) -> fmt::Result {
+    let owners = mm().debug().owners();
+    if !owners.is_on() {
+        return writeln!(out, "{IS_OFF}");
+    }
+    let mut room = Vec::new();
+    if room.try_reserve_exact(GROUPS).is_err() {
+        return writeln!(out, "no memory for a listing");
+    }
+    room.resize(GROUPS, Group::EMPTY);
+    let groups = collect(owners, &mut room);
+    groups.write(out, time::now_ns(), &|out, address| {
+        write!(out, "{}", Caller(address))
+    })?;
+    let (pages, stacks) = (groups.pages(), groups.groups.len());
+    writeln!(out, "{pages} pages of {stacks} allocators")
+}
+
+/// A return address by the function that it is in.
+pub struct Caller(pub usize);
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It is behind its call, which may be the function's last instruction.
+        match symbols::resolve(self.0 as u64 - 1) {
+            Some(symbol) => write!(f, "{symbol}"),
+            None => write!(f, "{:#x}", self.0),
+        }
     }
 }

@@ -2,16 +2,15 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use mm::Pfn;
-use mm::owner::{Group, Groups};
 
 use crate::console::Writer;
+use crate::memory::debug::{self, Caller};
 use crate::memory::mm;
 use crate::sched::table;
 use crate::shell::{Args, Status, bad_argument, shell_command};
-use crate::{symbols, time};
+use crate::time;
 
 shell_command! {
     name: "fault",
@@ -122,41 +121,22 @@ FRAME: what happened last to the frame with this number.",
     run: owner,
 }
 
-/// Stacks that are told apart in a listing.
-const GROUPS: usize = 512;
-
 fn owner(arguments: Args<'_>) -> Status {
     let owners = mm().debug().owners();
     if !owners.is_on() {
         crate::println!("pageowner: nothing is recorded; boot with page_owner=on");
         return Status::FAILURE;
     }
-    match arguments.first().map(String::as_str) {
-        None => listing(|room| owners.group(0, room)),
-        Some("--leaks") => listing(|room| owners.leaks(room)),
+    let written = match arguments.first().map(String::as_str) {
+        None => debug::write_stacks(&mut Writer),
+        Some("--leaks") => debug::write_leaks(&mut Writer),
+        Some("--blocks") => debug::write_blocks(&mut Writer),
         Some("--mark") => {
             owners.mark();
-            Status::SUCCESS
+            Ok(())
         }
-        Some("--blocks") => Status::from_bool(owners.write_blocks(&mut Writer, &name).is_ok()),
-        Some(frame) => one_frame(frame),
-    }
-}
-
-fn listing(collect: impl FnOnce(&mut [Group]) -> Groups<'_>) -> Status {
-    let mut room = Vec::new();
-    if room.try_reserve_exact(GROUPS).is_err() {
-        crate::println!("pageowner: no memory for a listing");
-        return Status::FAILURE;
-    }
-    room.resize(GROUPS, Group::EMPTY);
-    let groups = collect(&mut room);
-    let written = groups.write(&mut Writer, time::now_ns(), &name);
-    crate::println!(
-        "{} pages, {} allocators",
-        groups.pages(),
-        groups.groups.len()
-    );
+        Some(frame) => return one_frame(frame),
+    };
     Status::from_bool(written.is_ok())
 }
 
@@ -193,25 +173,8 @@ fn one_frame(text: &str) -> Status {
             age / 1_000
         );
         for address in event.stack.into_iter().take_while(|address| *address != 0) {
-            crate::println!(" {}", Name(address));
+            crate::println!(" {}", Caller(address));
         }
     }
     Status::SUCCESS
-}
-
-/// A return address by the function that it is in.
-struct Name(usize);
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It is behind its call, which may be the function's last instruction.
-        match symbols::resolve(self.0 as u64 - 1) {
-            Some(symbol) => write!(f, "{symbol}"),
-            None => write!(f, "{:#x}", self.0),
-        }
-    }
-}
-
-fn name(out: &mut dyn fmt::Write, address: usize) -> fmt::Result {
-    write!(out, "{}", Name(address))
 }

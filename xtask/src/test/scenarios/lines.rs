@@ -179,7 +179,7 @@ fn page_owners() -> Scenario {
         has(r"^ .*[a-z_]+.*\+0x[0-9a-f]+"),
         has(r"^nr_base_pages: \d+$"),
         has(r"^Page allocated via order \d+, mask 0x[0-9a-f]+\("),
-        has(r"^\d+ pages, \d+ allocators$"),
+        has(r"^\d+ pages of \d+ allocators$"),
     ];
     let cmdline =
         r#"page_owner=on run="pageowner; pageowner --mark; pageowner --leaks; pageowner --blocks""#;
