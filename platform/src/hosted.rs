@@ -100,6 +100,7 @@ pub struct Builder {
     distances: [[u8; MAX_NODES]; MAX_NODES],
     seed: u64,
     percpu_bytes: usize,
+    steady: bool,
     limit: Duration,
 }
 
@@ -171,6 +172,16 @@ impl Builder {
         }
     }
 
+    /// Points decide nothing by chance: a thread keeps its CPU until one of higher priority
+    /// wants it, and is not delayed. For figures; tests want chance.
+    #[must_use]
+    pub fn steady(self) -> Self {
+        Self {
+            steady: true,
+            ..self
+        }
+    }
+
     /// How old the machine may become before a wait in it counts as a hang. Two minutes,
     /// unless said.
     #[must_use]
@@ -201,6 +212,7 @@ impl Machine {
             distances: Topology::default_distances(),
             seed: 1,
             percpu_bytes: 4 << 20,
+            steady: false,
             limit: Duration::from_secs(120),
         }
     }

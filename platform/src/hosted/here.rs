@@ -23,6 +23,8 @@ const DELAYS: u64 = 2;
 const SWITCHES: u64 = 8;
 /// Of 64 points, how many move a thread that may run anywhere to an idle CPU.
 const MOVES: u64 = 2;
+/// What is drawn on a machine without chance: none of these.
+const STEADY: u64 = u64::MAX;
 /// Turns of a waiting loop between looks at the clock.
 const SPINS: u32 = 1 << 12;
 
@@ -223,7 +225,11 @@ impl Here {
             self.take_interrupts();
             return;
         }
-        let drawn = self.own().random.next();
+        let drawn = if machine.steady {
+            STEADY
+        } else {
+            self.own().random.next()
+        };
         if drawn & 63 < DELAYS {
             std::thread::yield_now();
         }

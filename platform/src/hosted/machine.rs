@@ -64,6 +64,8 @@ impl CpuState {
 
 pub(super) struct Inner {
     pub(super) seed: u64,
+    /// Nothing is decided by chance.
+    pub(super) steady: bool,
     /// Those that run.
     pub(super) cpus: Vec<CpuState>,
     pub(super) possible: usize,
@@ -107,6 +109,7 @@ impl Inner {
         };
         Self {
             seed: builder.seed,
+            steady: builder.steady,
             cpus: (0..cpus).map(state).collect(),
             possible: builder.possible,
             nodes: builder.nodes,
