@@ -12,7 +12,8 @@
 //! - [`vmalloc`]: memory that is adjacent only in the address space
 //! - [`text`]: what there is, in the formats of Linux's `/proc`
 //! - [`machine`]: what a machine must offer
-//! - `hosted` (feature): memory for machines on the host
+//! - `hosted` (feature): memory for machines on the host; `mm/examples/hosted.rs` shows the
+//!   allocator on one
 //! - [`region`], [`boot`]: who has which frames until the page allocator takes over
 
 #![no_std]

@@ -3,6 +3,7 @@
 //!
 //! - [`BenchMachine`]: the machines, which are part of what a figure means
 //! - [`Collector`]: what a guest's lines say; [`measure()`] runs the guest
+//! - [`host`]: the same workloads without a guest
 //! - [`Report`]: the figures in a file, with what they depend on
 //! - [`compare`](fn@compare): what got worse
 //!
@@ -11,6 +12,7 @@
 mod collect;
 mod compare;
 mod filter;
+pub mod host;
 mod machines;
 mod measure;
 mod report;

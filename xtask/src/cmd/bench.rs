@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::bench::{Collector, Filter, JsonFile, Key, Ran, Report, Rule, Show, compare, measure};
+use crate::bench::{
+    BenchMachine, Collector, Filter, JsonFile, Key, Ran, Report, Rule, Show, compare, host, measure,
+};
 use crate::build;
 use crate::cli::BenchArgs;
 use crate::machine::{Facts as HostFacts, Machine};
@@ -29,6 +31,9 @@ const LIMITS: Limits = Limits {
 pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     // First what is wrong with the command, then what takes long.
     let filter = Filter::new(&args.filter)?;
+    if args.machine == BenchMachine::Host {
+        return run_on_host(args, &filter);
+    }
     let machine = args.machine.guest(&HostFacts::gather())?;
     let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
     let json = args.json.as_deref().map(JsonFile::prepare).transpose()?;
@@ -54,9 +59,49 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     }
 
     let ran = guest(args, &world, &machine, &cmdline)?;
-    let mut good = ran.problems.is_empty();
+    finish(args, &filter, baseline.as_ref(), json, (key, commit), ran)
+}
+
+/// Runs the workloads of the portable crates here.
+fn run_on_host(args: &BenchArgs, filter: &Filter) -> anyhow::Result<ExitCode> {
+    let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
+    let json = args.json.as_deref().map(JsonFile::prepare).transpose()?;
+    let key = Key {
+        machine: args.machine.name().into(),
+        rustc: host_compiler().context("rustc does not tell its version")?,
+        qemu: "none".into(),
+        profile: PROFILE.into(),
+    };
     if let Some(baseline) = &baseline {
-        good &= judge(baseline, &ran, &filter, Rule::of(args.machine));
+        baseline.check_key(&key, args.allow_other_tools)?;
+    }
+    let mut program = host::program(args.rounds, &filter.list());
+    program.current_dir(workspace::root());
+    if args.dry_run {
+        println!("{program:?}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let commit = commit();
+    let logs = workspace::target().join("bench-logs");
+    let mut log = Log::create(&logs.join("host.log"))?;
+    let collector = Collector::new(args.rounds, 1);
+    let ran = host::measure(program, collector, &mut log, print)?;
+    tell_problems(&ran, &log);
+    finish(args, filter, baseline.as_ref(), json, (key, commit), ran)
+}
+
+/// Compares, writes the figures down, and says how it went.
+fn finish(
+    args: &BenchArgs,
+    filter: &Filter,
+    baseline: Option<&Report>,
+    json: Option<JsonFile>,
+    (key, commit): (Key, Option<String>),
+    ran: Ran,
+) -> anyhow::Result<ExitCode> {
+    let mut good = ran.problems.is_empty();
+    if let Some(baseline) = baseline {
+        good &= judge(baseline, &ran, filter, Rule::of(args.machine));
     }
     if let Some(json) = json {
         if ran.problems.is_empty() {
@@ -68,21 +113,29 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-/// Runs the guest and says what was wrong.
-fn guest(args: &BenchArgs, world: &Qemu, machine: &Machine, cmdline: &str) -> anyhow::Result<Ran> {
-    let starter = world
-        .starter(machine, LIMITS)
-        .map_err(|absent| match absent {
-            Absent::Skip(reason) | Absent::Fail(reason) => anyhow::Error::msg(reason),
-        })?;
-    let mut log = Log::create(&world.logs().join(format!("{}.log", args.machine.name())))?;
-    let collector = Collector::new(args.rounds, machine.cpus);
-    let show = |place, line: &str| match place {
+/// The version line of the compiler that builds for the host.
+fn host_compiler() -> Option<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(rustc);
+    let output = command
+        .arg("--version")
+        .current_dir(workspace::root())
+        .output();
+    let text = String::from_utf8(output.ok()?.stdout).ok()?;
+    Some(text.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+/// Prints a line where it belongs.
+fn print(place: Show, line: &str) {
+    match place {
         Show::Result => println!("{line}"),
         Show::Progress => eprintln!("{line}"),
         Show::Nowhere => {}
-    };
-    let ran = measure(&*starter, cmdline, collector, &mut log, show)?;
+    }
+}
+
+/// Says what went wrong, and where all of the output is.
+fn tell_problems(ran: &Ran, log: &Log) {
     for problem in &ran.problems {
         ui::error(problem);
     }
@@ -92,6 +145,19 @@ fn guest(args: &BenchArgs, world: &Qemu, machine: &Machine, cmdline: &str) -> an
             workspace::short(log.path())
         ));
     }
+}
+
+/// Runs the guest and says what was wrong.
+fn guest(args: &BenchArgs, world: &Qemu, machine: &Machine, cmdline: &str) -> anyhow::Result<Ran> {
+    let starter = world
+        .starter(machine, LIMITS)
+        .map_err(|absent| match absent {
+            Absent::Skip(reason) | Absent::Fail(reason) => anyhow::Error::msg(reason),
+        })?;
+    let mut log = Log::create(&world.logs().join(format!("{}.log", args.machine.name())))?;
+    let collector = Collector::new(args.rounds, machine.cpus);
+    let ran = measure(&*starter, cmdline, collector, &mut log, print)?;
+    tell_problems(&ran, &log);
     Ok(ran)
 }
 
