@@ -133,6 +133,7 @@ fn sequences_on_one_cpu() {
     let config = ProptestConfig {
         cases: rounds(3_000, 40) as u32,
         failure_persistence: None,
+        max_shrink_iters: 500,
         ..ProptestConfig::default()
     };
     let below = Memory::builder().node(7 * MIB + 12 * 4096);
