@@ -191,11 +191,13 @@ impl<M: Machine> Mm<M> {
     /// apart.
     #[inline(always)]
     fn change(&self, frame: &Frame, from: Word, to: Word) -> bool {
-        if M::CHECK_LOCKS {
-            return frame.exchange_word(from, to).is_ok();
-        }
+        // A look first: an exchange writes even where it fails, and descriptors in holes
+        // cannot be written.
         if frame.word() != from {
             return false;
+        }
+        if M::CHECK_LOCKS {
+            return frame.exchange_word(from, to).is_ok();
         }
         frame.set_word(to);
         true
@@ -499,7 +501,13 @@ impl<M: Machine> Mm<M> {
         usage: Use,
         caller: &'static Location<'static>,
     ) {
-        let kind = wrong_free(word.state(), word.order(), usage, order);
+        // What was freed may be a part of a larger free block by now.
+        let whole = self.map.head_of(pfn).map_or(word, |(_, head)| head);
+        let state = match (word.state(), whole.state()) {
+            (State::Tail, free @ (State::Free | State::Listed | State::Later)) => free,
+            (state, _) => state,
+        };
+        let kind = wrong_free(state, word.order(), usage, order);
         self.report(
             kind,
             Some(pfn),
