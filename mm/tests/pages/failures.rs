@@ -182,6 +182,12 @@ fn out_of_memory_is_reported() {
             assert!(alloc(mm, gfp, 0, Use::Pages).is_none());
         }
         assert!(Reports::here().take().is_empty());
+        // What no machine has.
+        for order in [11, usize::MAX] {
+            assert!(alloc(mm, Gfp::KERNEL, order, Use::Pages).is_none());
+            let said = Reports::here().expect(Kind::OutOfMemory).text;
+            assert!(said.contains("no block is that large"), "{said}");
+        }
         let failures = mm.failures();
         for _ in 0..100 {
             assert!(alloc(mm, Gfp::ATOMIC, 10, Use::Pages).is_none());
@@ -189,10 +195,6 @@ fn out_of_memory_is_reported() {
         let said = Reports::here().take().len();
         assert!((1..=10).contains(&said), "{said} reports of 100 failures");
         assert_eq!(mm.failures(), failures + 100);
-        // What no machine has.
-        assert!(alloc(mm, Gfp::KERNEL, 11, Use::Pages).is_none());
-        assert!(alloc(mm, Gfp::KERNEL, usize::MAX, Use::Pages).is_none());
-        Reports::here().take();
         held.into_iter().for_each(|held| free(mm, held));
     });
     world.assert_all_back();

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mm::{Gfp, Mm, Use, hosted::Memory};
+use mm::{Gfp, Mm, Use, hosted::Memory, owner::Entry};
 use platform::{
     CpuId, Mark, Platform, Preempt, Priority, Spawn,
     hosted::{Builder, Hosted, Machine},
@@ -191,8 +191,11 @@ impl Shared {
 /// Rounds of random operations, with a look at all counts after each, and at everything at
 /// the end.
 fn storm(machine: Builder, memory: mm::hosted::Builder, per_cpu: usize, ops: u64) {
+    storm_in(&World::new(machine, memory), per_cpu, ops);
+}
+
+fn storm_in(world: &World, per_cpu: usize, ops: u64) {
     const ROUNDS: u64 = 4;
-    let world = World::new(machine, memory);
     let seed = world.machine.seed();
     let cpus = world.run(|_| Hosted::online_cpus().count());
     let threads = cpus * per_cpu;
@@ -278,4 +281,34 @@ fn eight_cpus_on_odd_nodes() {
         .piece(node(3), 13 * MIB + 4096);
     let machine = Machine::builder().cpus(8).possible(12).nodes(4).seed(13);
     storm(machine, memory, 1, rounds(4_000_000, 40_000));
+}
+
+/// With every check on, and one allocation in ten made to fail.
+#[test]
+fn with_all_checks_and_failures() {
+    let memory = Memory::builder().node(8 * MIB).node(4 * MIB);
+    let machine = Machine::builder().cpus(2).nodes(2).seed(14);
+    let end = memory.clone().build().end().index();
+    let world = World::with(
+        machine,
+        memory,
+        |_| (),
+        |debug| {
+            let entries = (0..end).map(|_| Entry::default());
+            assert!(debug.start_owners(Vec::leak(entries.collect())));
+            debug.set_poison(true);
+            debug.faults(|faults| {
+                for (knob, value) in [
+                    ("probability", "10"),
+                    ("times", "-1"),
+                    ("ignore-gfp-wait", "N"),
+                    ("min-order", "0"),
+                    ("verbose", "0"),
+                ] {
+                    faults.set(knob, value).unwrap();
+                }
+            });
+        },
+    );
+    storm_in(&world, 2, rounds(1_000_000, 10_000));
 }

@@ -115,8 +115,8 @@ impl World {
             min_free: None,
             debug: Debug::off(),
         };
-        debug(&config.debug);
         let mm = machine.run(|| {
+            debug(&config.debug);
             // SAFETY: memory and descriptors are there as long as this, and nobody else's.
             unsafe {
                 let map = FrameMap::new(memory.layout(), memory.end());
