@@ -182,6 +182,10 @@ fn out_of_memory_is_reported() {
             assert!(alloc(mm, gfp, 0, Use::Pages).is_none());
         }
         assert!(Reports::here().take().is_empty());
+        // Where nothing can be freed one round is enough.
+        let (rounds, _) = mm.reclaimed();
+        assert!(alloc(mm, Gfp::KERNEL | Gfp::NOWARN, 0, Use::Pages).is_none());
+        assert_eq!(mm.reclaimed().0, rounds + 1);
         // What no machine has.
         for order in [11, usize::MAX] {
             assert!(alloc(mm, Gfp::KERNEL, order, Use::Pages).is_none());
