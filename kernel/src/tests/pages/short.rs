@@ -57,8 +57,8 @@ fn full_node_falls_back_by_distance(_: &mut Ctx) -> Outcome {
         let other = Pages::alloc_node(mm(), node, Gfp::NOWAIT, 4, Use::Pages);
         let other = node_of(kassert_ok!(other).pfn());
         kassert_ne!(other, node);
-        let next = mm().fallback(node).iter().map(|zone| zone.node());
-        kassert_eq!(next.filter(|next| *next != node).next(), Some(other));
+        let mut next = mm().fallback(node).iter().map(|zone| zone.node());
+        kassert_eq!(next.find(|next| *next != node), Some(other));
         drop(all);
     }
     all_came_back(before)
