@@ -180,9 +180,9 @@ fn page_owners() -> Scenario {
         has(r"^nr_base_pages: \d+$"),
         has(r"^Page allocated via order \d+, mask 0x[0-9a-f]+\("),
         has(r"^\d+ pages of \d+ allocators$"),
+        has(r"^page poison is on$"),
     ];
-    let cmdline =
-        r#"page_owner=on run="pageowner; pageowner --mark; pageowner --leaks; pageowner --blocks""#;
+    let cmdline = r#"page_owner=on page_poison=on run="pagepoison; pageowner; pageowner --mark; pageowner --leaks; pageowner --blocks""#;
     quick("page-owners", Action::Boot(boot(small(), cmdline, checks)))
 }
 
