@@ -228,7 +228,7 @@ impl<M: Machine> Mm<M> {
             if self.debug.any()
                 && let Err(damage) = checked()
             {
-                self.keep_out(pfn, order, usage, !gfp.contains(Gfp::NOLOCK));
+                self.keep_out(pfn, order, usage);
                 self.report(
                     Kind::Poison,
                     damage.frame,
@@ -452,25 +452,14 @@ impl<M: Machine> Mm<M> {
 
     /// Keeps a block that the caller was about to use out of use for ever.
     ///
-    /// If that needs a lock that may not be waited for, it stays what it is: allocated, and
-    /// nobody's.
-    fn keep_out(&self, pfn: Pfn, order: usize, usage: Use, wait: bool) {
+    /// Any context.
+    fn keep_out(&self, pfn: Pfn, order: usize, usage: Use) {
         // SAFETY: an allocated block has descriptors.
         let frame = unsafe { self.map.at(pfn) };
         let word = frame.word();
-        let Some(zone) = self.zone(word.zone()) else {
-            return;
-        };
-        let locked = if wait {
-            Some(zone.lock(&self.map))
-        } else {
-            zone.try_lock(&self.map)
-        };
-        if let Some(mut locked) = locked {
-            locked.forget(order, usage);
-            frame.set_word(word.with(State::Bad, order));
-            zone.bad
-                .fetch_add(1 << order, platform::sync::Ordering::Relaxed);
+        frame.set_word(word.with(State::Bad, order));
+        if let Some(zone) = self.zone(word.zone()) {
+            zone.keep_out(1 << order, Some(usage));
         }
     }
 
@@ -481,8 +470,7 @@ impl<M: Machine> Mm<M> {
     #[track_caller]
     fn report_damage(&self, pfn: Pfn, frame: &Frame, order: usize) {
         if let Some(zone) = self.zone(frame.word().zone()) {
-            zone.bad
-                .fetch_add(1 << order, platform::sync::Ordering::Relaxed);
+            zone.keep_out(1 << order, None);
         }
         self.report(
             Kind::Descriptor,

@@ -147,7 +147,10 @@ pub struct Zone<M: Machine> {
     /// Frames by use that were taken here and not from the CPUs' lists, less those that were
     /// given back here. Wraps: what a CPU's list handed out may come back here.
     taken: [AtomicU64; USES],
-    pub(crate) bad: AtomicU64,
+    /// Frames kept out of use, by the use that they still count for; see [`keep_out`](Self::keep_out).
+    bad: [AtomicU64; USES],
+    /// Frames kept out of use that counted for none.
+    lost: AtomicU64,
 }
 
 /// The lock of a zone, held.
@@ -182,7 +185,8 @@ impl<M: Machine> Zone<M> {
             free: AtomicU64::new(0),
             later: Later::new(),
             taken: core::array::from_fn(|_| AtomicU64::new(0)),
-            bad: AtomicU64::new(0),
+            bad: core::array::from_fn(|_| AtomicU64::new(0)),
+            lost: AtomicU64::new(0),
         }
     }
 
@@ -250,7 +254,16 @@ impl<M: Machine> Zone<M> {
     /// Frames that were found damaged and are kept out of use.
     pub fn bad(&self) -> u64 {
         // Relaxed: a statistic.
-        self.bad.load(Ordering::Relaxed)
+        let bad = self.bad.iter().map(|frames| frames.load(Ordering::Relaxed));
+        bad.sum::<u64>() + self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Counts frames as kept out of use, and not for their use any more: `None` if they
+    /// counted for none. Any context.
+    pub(crate) fn keep_out(&self, frames: u64, usage: Option<Use>) {
+        let bad = usage.map_or(&self.lost, |usage| &self.bad[usage as usize]);
+        // Relaxed: a statistic, which may be added to without the lock.
+        bad.fetch_add(frames, Ordering::Relaxed);
     }
 
     /// Takes the lock, and in what was left for its holder. Not in NMI.
@@ -282,7 +295,10 @@ impl<M: Machine> Zone<M> {
         ZoneCounts {
             blocks: locked.blocks.counts(),
             free: locked.blocks.frames(),
-            taken: core::array::from_fn(|usage| self.taken[usage].load(Ordering::Relaxed)),
+            taken: core::array::from_fn(|usage| {
+                let bad = self.bad[usage].load(Ordering::Relaxed);
+                self.taken[usage].load(Ordering::Relaxed).wrapping_sub(bad)
+            }),
         }
     }
 }
@@ -426,11 +442,6 @@ impl<M: Machine> Locked<'_, M> {
         self.count_given_back(frame);
         let order = frame.word().order();
         self.take_in(pfn, order);
-    }
-
-    /// Counts a block as not used any more that is kept out of use.
-    pub(crate) fn forget(&mut self, order: usize, usage: Use) {
-        self.count(usage, (1_u64 << order).wrapping_neg());
     }
 
     /// Calls `each` with the free blocks of an order.
