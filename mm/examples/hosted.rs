@@ -43,7 +43,7 @@ fn main() {
         );
     });
     machine.run(|| {
-        println!("{}", mm::oom::State(&mm));
+        println!("{}", mm::oom::State::of(&mm));
         // Its lists are per-CPU memory of the machine.
         drop(mm);
     });

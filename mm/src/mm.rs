@@ -94,7 +94,7 @@ impl Counts {
         self.free + self.listed
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.free += other.free;
         self.listed += other.listed;
         self.bad += other.bad;

@@ -2,15 +2,17 @@
 
 use core::fmt;
 
+use arrayvec::ArrayVec;
 use platform::sync::{AtomicU64, Ordering};
 
 use crate::{
     alloc::Request,
-    frame::{PAGE_SIZE, Use},
+    frame::{PAGE_SIZE, Use, ZoneIndex},
     gfp::Gfp,
     machine::Machine,
-    mm::Mm,
+    mm::{Counts, Mm, ZONES},
     report::Kind,
+    zone::Watermarks,
 };
 
 /// This many reports are made in [`PERIOD_NS`]; the others are counted (Linux: 10 in 10 s).
@@ -50,54 +52,91 @@ impl RateLimit {
     }
 }
 
-/// The state of all zones, for a report. Takes the zones' locks one after the other.
+/// The state of all zones at some time: taken before it is shown, since whoever shows it may
+/// hold locks that come after the zones'.
 #[derive(Debug)]
-pub struct State<'a, M: Machine>(pub &'a Mm<M>);
+pub struct State {
+    zones: ArrayVec<ZoneState, ZONES>,
+    all: Counts,
+    rounds: u64,
+    freed: u64,
+}
+
+#[derive(Debug)]
+struct ZoneState {
+    index: ZoneIndex,
+    marks: Watermarks,
+    protection: u64,
+    counts: Counts,
+}
+
+impl State {
+    /// The state now. Takes the zones' locks one after the other.
+    pub fn of<M: Machine>(mm: &Mm<M>) -> Self {
+        let mut all = Counts::default();
+        let zones = mm
+            .zones()
+            .map(|zone| {
+                let counts = mm.zone_counts(zone);
+                all.add(&counts);
+                ZoneState {
+                    index: zone.index(),
+                    marks: zone.watermarks(),
+                    protection: zone.protection(),
+                    counts,
+                }
+            })
+            .collect();
+        let (rounds, freed) = mm.reclaimed();
+        Self {
+            zones,
+            all,
+            rounds,
+            freed,
+        }
+    }
+}
 
 fn kib(frames: u64) -> u64 {
     frames * (PAGE_SIZE as u64 / 1024)
 }
 
-impl<M: Machine> fmt::Display for State<'_, M> {
+impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mm = self.0;
+        let all = &self.all;
         writeln!(f, "Mem-Info:")?;
-        let all = mm.counts();
         write!(f, " free:{} free_pcp:{}", all.free, all.listed)?;
         for usage in Use::ALL {
             let name = Underscored(usage.name());
             write!(f, " {name}:{}", all.used[usage as usize])?;
         }
         writeln!(f, " bad:{}", all.bad)?;
-        for zone in mm.zones() {
-            let counts = mm.zone_counts(zone);
-            let marks = zone.watermarks();
+        for zone in &self.zones {
+            let (node, kind) = (zone.index.node(), zone.index.kind());
+            let (counts, marks) = (&zone.counts, &zone.marks);
             writeln!(
                 f,
-                "Node {} {} free:{}kB boost:0kB min:{}kB low:{}kB high:{}kB protection:{}kB \
-                 present:{}kB managed:{}kB free_pcp:{}kB",
-                zone.node(),
-                zone.kind(),
+                "Node {node} {kind} free:{}kB boost:0kB min:{}kB low:{}kB high:{}kB \
+                 protection:{}kB present:{}kB managed:{}kB free_pcp:{}kB",
                 kib(counts.free),
                 kib(marks.min),
                 kib(marks.low),
                 kib(marks.high),
-                kib(zone.protection()),
+                kib(zone.protection),
                 kib(counts.present),
                 kib(counts.managed),
                 kib(counts.listed),
             )?;
-            write!(f, "Node {} {}:", zone.node(), zone.kind())?;
+            write!(f, "Node {node} {kind}:")?;
             for (order, blocks) in counts.blocks.iter().enumerate() {
                 write!(f, " {blocks}*{}kB", kib(1 << order))?;
             }
             writeln!(f, " = {}kB", kib(counts.free))?;
         }
-        let (rounds, freed) = mm.reclaimed();
         write!(
             f,
-            "{} pages RAM, {} managed; {rounds} rounds of reclaim freed {freed} pages",
-            all.present, all.managed
+            "{} pages RAM, {} managed; {} rounds of reclaim freed {} pages",
+            all.present, all.managed, self.rounds, self.freed
         )
     }
 }
@@ -145,7 +184,7 @@ impl<M: Machine> Mm<M> {
                 usage.name(),
                 Near(request.node),
                 Missed(missed),
-                State(self),
+                State::of(self),
             ),
             request.caller,
         );
