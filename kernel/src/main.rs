@@ -66,10 +66,12 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     time::init();
     sched::init();
     arch::irq::enable();
+    memory::vmalloc::init();
     console::enable_receive_interrupt();
     smp::start_others();
     softirq::start_threads();
     percpu_area::register_shrinker();
+    memory::vmalloc::start_thread();
     schedule::init();
     boot::ready();
     kernel_main()

@@ -8,8 +8,9 @@ mod allocator;
 pub mod debug;
 pub mod frame_map;
 mod summary;
+pub mod vmalloc;
 
-pub use allocator::{hand_over, mm};
+pub use allocator::{hand_over, mm, try_mm};
 use bootloader_api::info::MemoryRegionKind;
 use kernel_early::{
     entry,
@@ -127,7 +128,7 @@ fn for_each_image_run(handover: &Handover, mut each: impl FnMut(u64, u64)) {
 /// From the page allocator they come in powers of two: what is above the number is not used.
 pub fn take_pages(pages: u64, purpose: Purpose, near: Option<CpuId>) -> Option<u64> {
     let node = near.map(|cpu| boot::topology().node_of(cpu));
-    match allocator::try_mm() {
+    match try_mm() {
         None => take(Request::pages(pages), purpose, node),
         Some(mm) => {
             let (order, usage) = (order_of(pages), use_of(purpose));
@@ -142,7 +143,7 @@ pub fn take_pages(pages: u64, purpose: Purpose, near: Option<CpuId>) -> Option<u
 
 /// [`take_pages`], one page, where 32-bit code can name it.
 pub fn take_page_below_4g(purpose: Purpose) -> Option<u64> {
-    match allocator::try_mm() {
+    match try_mm() {
         None => take(Request::pages(1).below(BELOW_4G), purpose, None),
         Some(mm) => {
             let pfn = mm.alloc_pages(gfp_here() | Gfp::DMA32, 0, use_of(purpose));

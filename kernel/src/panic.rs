@@ -22,7 +22,7 @@ use crate::{
         backtrace::{self, Start},
         cpu,
         interrupts::TrapFrame,
-        irq, preempt, stacks,
+        irq, preempt,
     },
     boot, exit, lockdep, sched, smp, symbols, time,
 };
@@ -186,21 +186,20 @@ fn print_threads(out: &mut RawSerial) -> fmt::Result {
         writeln!(out, "cpu{cpu}: preempt count {:#x}", preempt::of(cpu))?;
     }
     writeln!(out, "threads that run or wait for a CPU:")?;
-    for index in 0..stacks::THREADS {
-        // SAFETY: the other CPUs are stopped, and we end no thread any more.
-        let Some(thread) = (unsafe { sched::table::by_stack(index) }) else {
-            continue;
-        };
+    let mut result = Ok(());
+    let mut show = |thread: &sched::Thread| {
         if thread.state() == sched::State::Asleep {
             asleep += 1;
-        } else {
-            writeln!(
-                out,
-                "  {thread:?} on cpu{}: {:?}",
-                thread.cpu(),
-                thread.state()
-            )?;
+        } else if result.is_ok() {
+            let (cpu, state) = (thread.cpu(), thread.state());
+            result = writeln!(out, "  {thread:?} on cpu{cpu}: {state:?}");
         }
+    };
+    // SAFETY: the other CPUs are stopped, and we end no thread any more.
+    let readable = unsafe { sched::table::for_each_now(&mut show) };
+    result?;
+    if !readable {
+        return writeln!(out, "  unknown: their table was being changed");
     }
     writeln!(out, "  and {asleep} asleep")
 }

@@ -33,6 +33,7 @@ use platform::{CpuId, CpuMask, Priority};
 pub use idle::{become_idle, eqs, is_idle};
 pub use run_queue::ready_count;
 pub use spawn::{Builder, JoinHandle};
+pub use stack_pool::free_unused as free_unused_stacks;
 pub use switch::{
     SWITCHES, current, current_stretch_ns, park, preempt, preempt_from_interrupt, running_on,
     try_current, yield_now,

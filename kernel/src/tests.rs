@@ -26,3 +26,4 @@ mod symbols;
 mod threads;
 mod time;
 mod timers;
+mod vmalloc;

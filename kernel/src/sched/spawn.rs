@@ -8,12 +8,12 @@ use platform::{Context, CpuId, CpuMask, Priority, SpawnError};
 use super::{
     exit,
     run_queue::{self, Place},
-    stack_pool::{NoStack, ThreadStack},
+    stack_pool::ThreadStack,
     switch, table,
     thread::{Entry, Thread, ThreadRef},
 };
 use crate::{
-    arch::{context, irq, preempt},
+    arch::{context, irq, preempt, stacks},
     heap, lockdep, smp,
 };
 
@@ -116,10 +116,7 @@ impl Builder {
             let cpu = self.allowed.first().unwrap_or(CpuId::BOOT);
             return Err(SpawnError::Offline(cpu));
         }
-        let stack = ThreadStack::take().map_err(|why| match why {
-            NoStack::AllInUse => SpawnError::TooManyThreads,
-            NoStack::OutOfMemory => SpawnError::OutOfMemory,
-        })?;
+        let stack = ThreadStack::take().ok_or(SpawnError::OutOfMemory)?;
         let top = stack.memory().top;
         let own = smp::this_cpu();
         let cpu = if allowed.contains(own) {
@@ -140,7 +137,7 @@ impl Builder {
         // SAFETY: the stack is the new thread's alone, mapped and aligned; nobody runs it
         // yet.
         unsafe { *thread.saved_rsp.get() = context::prepare(top, begin) };
-        table::insert(&thread).map_err(|_| SpawnError::OutOfMemory)?;
+        table::insert(&thread)?;
         let handle = ThreadRef(thread);
         preempt::disable();
         // The thread is on no queue, and its registers are as if saved.
@@ -223,12 +220,12 @@ pub(super) fn aside(
     cpu: CpuId,
     f: Box<dyn FnOnce() + Send>,
 ) -> Arc<Thread> {
-    let stack = ThreadStack::take().expect("no memory for an idle thread's stack");
-    let top = stack.memory().top;
+    let stack = stacks::allocate(stacks::Use::Idle, cpu);
+    let top = stack.expect("no memory for an idle thread's stack").top;
     let thread = Thread::new(
         table::next_id(),
         name,
-        Some(stack),
+        None,
         Priority::Low,
         CpuMask::only(cpu),
         cpu,

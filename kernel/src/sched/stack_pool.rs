@@ -1,96 +1,80 @@
-//! Stacks for threads: a fixed number of guarded slots, mapped when first needed and kept
-//! for the next thread then.
+//! Stacks for threads: vmalloc areas, of which a few are kept for the next threads.
 
 use arrayvec::ArrayVec;
+use platform::MAX_CPUS;
 
 use crate::{
-    arch::stacks::{self, Owner, Stack, THREADS},
+    arch::stacks::{Stack, THREAD_REQUEST},
+    memory::vmalloc::{Area, vmalloc},
+    smp,
     sync::{IrqLock, StackPool},
 };
 
+/// Stacks that are kept, for each CPU, as in Linux.
+const KEPT: usize = 2;
+
 struct Pool {
     /// Mapped and unused.
-    free: ArrayVec<u16, THREADS>,
-    /// Slots from here on were never mapped.
-    fresh: usize,
+    free: ArrayVec<Area, { MAX_CPUS * KEPT }>,
+    in_use: usize,
 }
 
 static POOL: IrqLock<Pool, StackPool> = IrqLock::new(Pool {
     free: ArrayVec::new_const(),
-    fresh: 0,
+    in_use: 0,
 });
 
-/// Why there is no stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoStack {
-    /// Every slot is in use.
-    AllInUse,
-    /// A slot is free, but there is no memory for it.
-    OutOfMemory,
-}
-
-/// A stack that belongs to one thread. Dropping it gives it back: not while it is in use.
+/// A stack that belongs to one thread. Dropping it gives it back: not while it is in use. Any
+/// context but NMI.
 #[derive(Debug)]
 pub struct ThreadStack {
-    index: usize,
+    /// There until the drop.
+    area: Option<Area>,
 }
 
 impl ThreadStack {
-    /// Takes a stack. Task context.
-    ///
-    /// # Errors
-    ///
-    /// [`NoStack`].
-    pub fn take() -> Result<Self, NoStack> {
-        let index = {
-            let mut pool = POOL.lock();
-            if let Some(index) = pool.free.pop() {
-                return Ok(Self {
-                    index: usize::from(index),
-                });
-            }
-            if pool.fresh == THREADS {
-                return Err(NoStack::AllInUse);
-            }
-            pool.fresh += 1;
-            pool.fresh - 1
+    /// Takes a stack. Task context, may sleep. `None`: no memory.
+    pub fn take() -> Option<Self> {
+        let kept = POOL.lock().free.pop();
+        let area = match kept {
+            Some(area) => area,
+            None => vmalloc().alloc(&THREAD_REQUEST).ok()?,
         };
-        // Mapped without the lock; the slot is ours by its number.
-        match stacks::allocate_for_thread(index) {
-            Ok(_) => Ok(Self { index }),
-            Err(_) => {
-                let mut pool = POOL.lock();
-                // The slot can be tried again if no later one was begun meanwhile;
-                // else it is lost, which a machine this full will not miss.
-                if pool.fresh == index + 1 {
-                    pool.fresh -= 1;
-                }
-                Err(NoStack::OutOfMemory)
-            }
-        }
-    }
-
-    /// Its number among the threads' stacks.
-    pub fn index(&self) -> usize {
-        self.index
+        POOL.lock().in_use += 1;
+        Some(Self { area: Some(area) })
     }
 
     /// Where it is.
     pub fn memory(&self) -> Stack {
-        stacks::of_owner(Owner::Thread(self.index))
+        let memory = self.area.as_ref().map_or(0..0, Area::memory);
+        Stack {
+            bottom: memory.start as u64,
+            top: memory.end as u64,
+        }
     }
 }
 
 impl Drop for ThreadStack {
     fn drop(&mut self) {
-        // Below THREADS, so it fits 16 bits, and no more than THREADS are ever free.
-        let index = self.index as u16;
-        POOL.lock().free.push(index);
+        let mut pool = POOL.lock();
+        pool.in_use -= 1;
+        if pool.free.len() < smp::online().count() * KEPT
+            && let Some(area) = self.area.take()
+        {
+            pool.free.push(area);
+        }
+        // What is left is dropped without the lock: the area goes to who may sleep.
     }
+}
+
+/// Frees the stacks that are kept. Task context, may sleep.
+pub fn free_unused() {
+    let free = core::mem::take(&mut POOL.lock().free);
+    drop(free);
 }
 
 /// Stacks in use, and stacks that exist.
 pub fn usage() -> (usize, usize) {
     let pool = POOL.lock();
-    (pool.fresh - pool.free.len(), pool.fresh)
+    (pool.in_use, pool.in_use + pool.free.len())
 }

@@ -1,24 +1,25 @@
 //! All threads that are alive.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use platform::SpawnError;
 
 use super::{
     stack_pool,
     thread::{Thread, ThreadRef},
 };
 use crate::{
-    arch::stacks::THREADS,
+    arch::stacks,
     sync::{IrqLock, ThreadTable},
 };
 
-/// Live threads, by no order. Grown outside the lock; never beyond what stacks and CPUs
-/// allow.
+/// Most threads that are alive at a time: their descriptors come from the boot heap.
+pub const MAX_THREADS: usize = 2048;
+
+/// Live threads, by no order. Grown outside the lock.
 static LIVE: IrqLock<Vec<Arc<Thread>>, ThreadTable> = IrqLock::new(Vec::new());
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
-/// Address of the thread that has each stack: for a stack that ran over, which can take no
-/// lock to find out whose it was.
-static BY_STACK: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS];
 
 /// A new thread's number.
 pub(super) fn next_id() -> u32 {
@@ -26,21 +27,22 @@ pub(super) fn next_id() -> u32 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
-/// No memory for the table.
-#[derive(Debug)]
-pub(super) struct OutOfMemory;
-
 /// Makes a thread alive: from here on the table holds it. Task context.
-pub(super) fn insert(thread: &Arc<Thread>) -> Result<(), OutOfMemory> {
+pub(super) fn insert(thread: &Arc<Thread>) -> Result<(), SpawnError> {
     let mut spare = Vec::new();
     loop {
         let mut live = LIVE.lock();
+        if live.len() >= MAX_THREADS {
+            return Err(SpawnError::TooManyThreads);
+        }
         if live.len() == live.capacity() {
             let wanted = live.capacity() * 2 + 16;
             if spare.capacity() < wanted {
                 drop(live);
                 // Not under the lock, which interrupts are off for.
-                spare.try_reserve_exact(wanted).map_err(|_| OutOfMemory)?;
+                spare
+                    .try_reserve_exact(wanted)
+                    .map_err(|_| SpawnError::OutOfMemory)?;
                 continue;
             }
             spare.append(&mut live);
@@ -49,9 +51,8 @@ pub(super) fn insert(thread: &Arc<Thread>) -> Result<(), OutOfMemory> {
         live.push(Arc::clone(thread));
         break;
     }
-    if let Some(index) = thread.stack_index {
-        // Release: who finds the thread sees it filled in.
-        BY_STACK[index].store(Arc::as_ptr(thread) as u64, Ordering::Release);
+    if let Some(stack) = thread.own_stack {
+        stacks::set_thread(stack, Arc::as_ptr(thread) as usize);
     }
     Ok(())
 }
@@ -59,8 +60,8 @@ pub(super) fn insert(thread: &Arc<Thread>) -> Result<(), OutOfMemory> {
 /// The thread is dead. The caller gets the table's reference, to be dropped when nothing
 /// points to the thread any more.
 pub(super) fn remove(thread: &Thread) -> Arc<Thread> {
-    if let Some(index) = thread.stack_index {
-        BY_STACK[index].store(0, Ordering::Release);
+    if let Some(stack) = thread.own_stack {
+        stacks::set_thread(stack, 0);
     }
     let mut live = LIVE.lock();
     let place = live
@@ -100,14 +101,28 @@ pub fn stack_usage() -> (usize, usize) {
     stack_pool::usage()
 }
 
-/// The thread that has the thread stack `index`, for a panic: no lock.
+/// Calls `each` with every thread that has a stack of its own, for a panic: no waiting.
+/// Whether the table could be read.
 ///
 /// # Safety
 ///
-/// The thread must not end while the result is used: all CPUs stopped, or its stack in use.
-pub unsafe fn by_stack(index: usize) -> Option<&'static Thread> {
-    // Acquire pairs with the Release in `insert`.
-    let address = BY_STACK.get(index)?.load(Ordering::Acquire);
+/// No thread may end meanwhile: all other CPUs are stopped.
+pub unsafe fn for_each_now(mut each: impl FnMut(&Thread)) -> bool {
+    let Some(live) = LIVE.try_lock() else {
+        return false;
+    };
+    let own = live.iter().filter(|thread| thread.own_stack.is_some());
+    own.for_each(|thread| each(thread));
+    true
+}
+
+/// The thread that a stack's owner names ([`stacks::Owner::Thread`]): no lock.
+///
+/// # Safety
+///
+/// The address is from there, and the thread does not end while the result is used: all CPUs
+/// stopped, or its stack in use.
+pub unsafe fn by_address(address: usize) -> Option<&'static Thread> {
     // SAFETY: a live thread's address, as the caller promises.
     unsafe { (address as *const Thread).as_ref() }
 }

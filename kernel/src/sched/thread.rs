@@ -15,6 +15,7 @@ use platform::{CpuId, CpuMask, Priority, lockdep::Held, park::ParkWord};
 
 use super::stack_pool::ThreadStack;
 use crate::{
+    arch::stacks::Stack,
     heap,
     sync::{IrqLock, ThreadEnd},
     timer::TimerNode,
@@ -43,8 +44,8 @@ pub struct Thread {
     /// Stack pointer while no CPU runs it. Written by the CPU that leaves it, read by the
     /// CPU that takes it up; the run queue's lock orders these.
     pub(super) saved_rsp: UnsafeCell<u64>,
-    /// Number of its stack; `None`: it has that of a CPU (first threads).
-    pub stack_index: Option<usize>,
+    /// Where its own stack is, or was; `None`: it has that of a CPU (first threads).
+    pub own_stack: Option<Stack>,
     /// Its stack, until it is buried. Changed by who buries it.
     stack: UnsafeCell<Option<ThreadStack>>,
     /// The thread itself, by an address that its reference count can be reached from.
@@ -123,7 +124,7 @@ impl Thread {
             name: cut(name),
             wake: ParkWord::new(),
             saved_rsp: UnsafeCell::new(0),
-            stack_index: stack.as_ref().map(ThreadStack::index),
+            own_stack: stack.as_ref().map(ThreadStack::memory),
             stack: UnsafeCell::new(stack),
             this: AtomicPtr::new(ptr::null_mut()),
             entry: UnsafeCell::new(entry),

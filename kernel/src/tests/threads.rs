@@ -118,7 +118,10 @@ fn as_many_as_there_can_be(_: &mut Ctx) -> Outcome {
             Ok(thread) => threads.push(thread),
             Err(error) => break error,
         }
-        kassert!(threads.len() <= 1024, "there is no end to threads");
+        kassert!(
+            threads.len() <= table::MAX_THREADS,
+            "there is no end to threads"
+        );
     };
     let count = threads.len();
     go_on.store(true, Ordering::Release);

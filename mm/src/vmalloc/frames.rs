@@ -2,8 +2,8 @@
 //! to remember them, and each knows its area.
 //!
 //! Of a frame's descriptor an area uses `tag` (the next frame's number) and `owner` (the
-//! address that the area's memory begins at). The other fields are for who uses the area:
-//! a stack's owner, say.
+//! address that the area's memory begins at). The other fields are for who uses the area; of
+//! these `extra` is 0 when the area comes: a stack's owner, say.
 
 use platform::{NodeId, sync::Ordering};
 
@@ -58,6 +58,7 @@ impl Frames {
         if let Some(frame) = source.frame(pfn) {
             frame.tag.store(END, Ordering::Relaxed);
             frame.owner.store(address, Ordering::Relaxed);
+            frame.extra.store(0, Ordering::Relaxed);
         }
         if self.count == 0 {
             self.first = pfn.0;

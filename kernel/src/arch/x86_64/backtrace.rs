@@ -1,8 +1,6 @@
 //! Walking frame pointers. The kernel is built with them, and interrupt entry links a
 //! record, so a chain goes through interrupts to the bottom of the stack.
 
-use kernel_early::layout;
-
 use super::{paging, stacks};
 
 /// Longest chain that is shown.
@@ -75,10 +73,9 @@ fn walk_some(start: Start, most: usize, mut each: impl FnMut(u64)) {
 }
 
 fn plausible(frame: u64) -> bool {
-    let in_stacks = (layout::STACKS..layout::STACKS + stacks::RANGE).contains(&frame);
     // Both words are on one page or the next; stacks are mapped page by page.
-    in_stacks
-        && frame.is_multiple_of(8)
+    frame.is_multiple_of(8)
+        && stacks::slot_of(frame).is_some()
         && paging::peek(frame).is_some()
         && paging::peek(frame + 8).is_some()
 }

@@ -192,9 +192,9 @@ impl fmt::Display for Whose {
         match self.0 {
             Owner::Cpu(cpu, purpose) => write!(f, "{purpose:?} stack of cpu{cpu}"),
             // SAFETY: its stack is in use: we are on its way out.
-            Owner::Thread(index) => match unsafe { sched::table::by_stack(index) } {
+            Owner::Thread(address) => match unsafe { sched::table::by_address(address) } {
                 Some(thread) => write!(f, "stack of {thread:?}"),
-                None => write!(f, "unused thread stack {index}"),
+                None => f.write_str("unused thread stack"),
             },
         }
     }
