@@ -343,9 +343,10 @@ fn cycles_leak_nothing(_: &mut Ctx) -> Outcome {
     kassert!(made < cycles / 100, "{made} flushes for {cycles} areas");
     settle();
     kassert_eq!((used(Use::Vmalloc), vmalloc().stats().areas), before);
-    // Tables stay for the addresses that were lazy at a time; descriptors may, a page.
+    // Tables stay for the addresses that were lazy at a time. Pages of descriptors stay while
+    // one in them is of a range that is left; a leak would be a hundred.
     kassert!(used(Use::PageTable) <= tables + 64, "page tables pile up");
-    kassert!(used(Use::Meta) <= meta + 1, "descriptors pile up");
+    kassert!(used(Use::Meta) <= meta + 16, "descriptors pile up");
     kassert_ok!(vmalloc().check());
     Ok(())
 }
@@ -410,7 +411,6 @@ fn wait_for(mut done: impl FnMut() -> bool) -> bool {
 
 /// The thread `vmalloc` frees what an interrupt handler could not.
 fn freed_in_an_interrupt(_: &mut Ctx) -> Outcome {
-    let areas = vmalloc().stats().areas;
     for cpu in smp::online() {
         let address = kassert_ok!(vmalloc().vmalloc(3 * PAGE, Gfp::KERNEL));
         let raw = address.addr().get();
@@ -421,7 +421,7 @@ fn freed_in_an_interrupt(_: &mut Ctx) -> Outcome {
                 .into_iter()
                 .for_each(|address| unsafe { vmalloc().vfree(address) });
         });
-        let gone = wait_for(|| vmalloc().stats().areas <= areas);
+        let gone = wait_for(|| probe::read_u64(raw).is_err());
         kassert!(gone, "cpu{cpu}: nobody freed the area");
         fault_at(raw)?;
     }
@@ -429,6 +429,7 @@ fn freed_in_an_interrupt(_: &mut Ctx) -> Outcome {
 }
 
 fn kvmalloc_both_ways(_: &mut Ctx) -> Outcome {
+    settle();
     let vmalloc = vmalloc();
     // More than the largest block cannot come from the direct map.
     for (size, by_vmalloc) in [(100, false), (3 * PAGE, false), (5 << 20, true)] {
