@@ -421,8 +421,10 @@ fn freed_in_an_interrupt(_: &mut Ctx) -> Outcome {
                 .into_iter()
                 .for_each(|address| unsafe { vmalloc().vfree(address) });
         });
-        let gone = wait_for(|| probe::read_u64(raw).is_err());
+        // By the tables: this CPU may have a translation until the flush.
+        let gone = wait_for(|| paging::lookup(raw as u64).is_none());
         kassert!(gone, "cpu{cpu}: nobody freed the area");
+        settle();
         fault_at(raw)?;
     }
     Ok(())
