@@ -5,6 +5,7 @@
 
 use core::fmt::{self, Write};
 
+use kernel_early::layout::PAGE_SIZE;
 use mm::boot::{Purpose, State};
 use mm::text::{Beside, BuddyInfo, MemInfo, PageTypeInfo, ZoneInfo};
 
@@ -31,6 +32,10 @@ pub static FILES: &[File] = &[
     File {
         path: "/proc/pagetypeinfo",
         write: |out| write!(out, "{}", PageTypeInfo(memory::mm())),
+    },
+    File {
+        path: "/proc/vmallocinfo",
+        write: |out| memory::vmalloc::vmalloc().write_info(out),
     },
     File {
         path: "/proc/zoneinfo",
@@ -90,6 +95,8 @@ fn beside() -> Beside {
         stacks: boot(Purpose::Stacks),
         page_tables: boot(Purpose::PageTables),
         percpu: boot(Purpose::PerCpu),
+        // Bytes, like the others.
+        vmalloc_used: memory::vmalloc::vmalloc().stats().mapped as u64 * PAGE_SIZE,
         ..Beside::default()
     }
 }
