@@ -53,7 +53,7 @@ fn write(pfn: Pfn, order: usize) {
     }
 }
 
-/// Whether the block is as [`write`] left it.
+/// Whether the block is as [`write()`] left it.
 fn is_whole(pfn: Pfn, order: usize) -> bool {
     places(pfn, order).all(|place| {
         // SAFETY: the block is the caller's.
