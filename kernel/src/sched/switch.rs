@@ -286,10 +286,8 @@ pub(super) fn finish() {
     match why {
         why if why == Why::Preempted as u8 => run_queue::requeue(thread, Place::First),
         why if why == Why::TurnOver as u8 => run_queue::requeue(thread, Place::Last),
-        why if why == Why::Parks as u8 => {
-            if thread.wake.left() {
-                run_queue::make_ready(thread, Place::Last);
-            }
+        why if why == Why::Parks as u8 && thread.wake.left() => {
+            run_queue::make_ready(thread, Place::Last);
         }
         why if why == Why::Ends as u8 => exit::bury(thread),
         _ => {}
