@@ -213,7 +213,11 @@ impl<'a> Run<'a> {
             case_timeout: None,
             cmdline: [
                 shape.cmdline(self.schedule_seed()),
-                with_tier(&self.args.machine.cmdline, self.tier),
+                with_tier(
+                    &self.args.machine.cmdline,
+                    self.tier,
+                    shape.percent(self.tier),
+                ),
             ]
             .join(" ")
             .trim()
@@ -323,8 +327,8 @@ fn case_timeout_ms(tier: Tier) -> u64 {
 
 /// The command line of a guest of this tier: how long its long cases run, and how long one
 /// may take.
-fn with_tier(cmdline: &str, tier: Tier) -> String {
-    let Some(percent) = tier.percent() else {
+fn with_tier(cmdline: &str, tier: Tier, percent: Option<u32>) -> String {
+    let Some(percent) = percent else {
         return cmdline.to_owned();
     };
     let timeout = case_timeout_ms(tier);

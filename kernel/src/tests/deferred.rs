@@ -33,7 +33,6 @@ static WITH_IRQS_ON: AtomicU64 = AtomicU64::new(0);
 static AGAIN: AtomicU64 = AtomicU64::new(0);
 
 fn note() {
-    RAN.fetch_add(1, Ordering::Relaxed);
     IN_SOFTIRQ.fetch_add(
         u64::from(preempt::context() == Context::SoftIrq),
         Ordering::Relaxed,
@@ -43,6 +42,8 @@ fn note() {
         AGAIN.fetch_sub(1, Ordering::Relaxed);
         softirq::raise(Kind::Test);
     }
+    // Last, Release: who waits for the count sees the rest.
+    RAN.fetch_add(1, Ordering::Release);
 }
 
 fn reset(_: &mut Ctx) -> Outcome {

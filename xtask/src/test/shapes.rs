@@ -1,5 +1,6 @@
 //! The shapes of machine on which the in-kernel suites run.
 
+use super::tier::Tier;
 use crate::cli::{AccelChoice, MachineArgs};
 use crate::machine::{DEFAULT_CPUS, Machine};
 
@@ -68,6 +69,17 @@ impl Shape {
             Self { cpus, nodes: 1, .. } => format!("{cpus}cpu{pace}"),
             Self { cpus, nodes, .. } => format!("{cpus}cpu-{nodes}node{pace}"),
         }
+    }
+
+    /// How much of their stated duration long cases run, in percent; `None`: what is quick.
+    /// Where instructions are counted or executed one at a time all takes many times as long,
+    /// so there they do half of it under CI.
+    pub fn percent(self, tier: Tier) -> Option<u32> {
+        let percent = tier.percent()?;
+        Some(match (tier, self.pace) {
+            (Tier::Ci, Pace::Exact | Pace::Stepped | Pace::Seeded) => (percent / 2).max(1),
+            _ => percent,
+        })
     }
 
     /// What the kernel is told of the pace. `seed` is that of a schedule.

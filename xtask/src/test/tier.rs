@@ -9,7 +9,7 @@ pub enum Tier {
     Quick,
     /// Everything, each for its stated duration (`--long`).
     Long,
-    /// Everything, with durations cut to a twentieth (`CI=true` in the environment).
+    /// Everything, with durations cut to a fiftieth (`CI=true` in the environment).
     Ci,
 }
 
@@ -30,7 +30,7 @@ impl Tier {
         match self {
             Self::Quick => quick,
             Self::Long => full,
-            Self::Ci => full / 20,
+            Self::Ci => full / 50,
         }
     }
 
@@ -39,7 +39,7 @@ impl Tier {
         match self {
             Self::Quick => None,
             Self::Long => Some(100),
-            Self::Ci => Some(5),
+            Self::Ci => Some(2),
         }
     }
 
@@ -76,7 +76,7 @@ mod tests {
         let (full, quick) = (Duration::from_secs(600), Duration::from_secs(5));
         assert_eq!(Tier::Quick.duration(full, quick), quick);
         assert_eq!(Tier::Long.duration(full, quick), full);
-        assert_eq!(Tier::Ci.duration(full, quick), Duration::from_secs(30));
+        assert_eq!(Tier::Ci.duration(full, quick), Duration::from_secs(12));
     }
 
     #[test]
