@@ -79,7 +79,14 @@ unsafe impl Machine for Kernel {
             return;
         }
         let kind = report::Kind::Memory(what.kind);
-        lockdep::report_anywhere(kind, format_args!("{}", WithStacks(what)));
+        // Here: while it is being written the stack is that of the writing.
+        let mut callers = [0; DEPTH];
+        let count = Self::backtrace(&mut callers);
+        let with_stacks = WithStacks {
+            report: what,
+            callers: &callers[..count],
+        };
+        lockdep::report_anywhere(kind, format_args!("{with_stacks}"));
     }
 
     fn thread_number() -> u32 {
@@ -88,11 +95,15 @@ unsafe impl Machine for Kernel {
 }
 
 /// A report with the stacks of all who have a part in it, by name.
-struct WithStacks<'a>(&'a Report<'a>);
+struct WithStacks<'a> {
+    report: &'a Report<'a>,
+    /// Return addresses of who found it.
+    callers: &'a [usize],
+}
 
 impl fmt::Display for WithStacks<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let report = self.0;
+        let report = self.report;
         let plain = Report {
             kind: report.kind,
             frame: report.frame,
@@ -105,10 +116,8 @@ impl fmt::Display for WithStacks<'_> {
             event(f, "allocated", &record.allocated)?;
             event(f, "freed", &record.freed)?;
         }
-        let mut addresses = [0; DEPTH];
-        let count = Kernel::backtrace(&mut addresses);
         writeln!(f, "  found by thread {}:", Kernel::thread_number())?;
-        stack(f, &addresses[..count])
+        stack(f, self.callers)
     }
 }
 
