@@ -1,0 +1,215 @@
+//! Segmented callback lists against a simple model: every callback once, in order, not too
+//! early, and no later than its grace period.
+
+use std::{cell::RefCell, collections::VecDeque, ptr::NonNull};
+
+use proptest::prelude::*;
+use rcu::{
+    callbacks::{Head, List, Queue, Segment},
+    seq::{Cookie, Seq},
+};
+
+#[repr(C)]
+struct Object {
+    head: Head,
+    number: usize,
+}
+
+thread_local! {
+    static RAN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+unsafe fn run(head: NonNull<Head>) {
+    // SAFETY: the head is the first field of an object that was leaked for this.
+    let object = unsafe { Box::from_raw(head.cast::<Object>().as_ptr()) };
+    assert!(!object.head.is_queued());
+    RAN.with_borrow_mut(|ran| ran.push(object.number));
+}
+
+fn object(number: usize) -> NonNull<Head> {
+    let head = Head::new();
+    NonNull::from(Box::leak(Box::new(Object { head, number }))).cast()
+}
+
+fn run_all(mut queue: Queue) -> Vec<usize> {
+    RAN.with_borrow_mut(Vec::clear);
+    while let Some((head, run)) = queue.pop() {
+        // SAFETY: popped, so the object's own again.
+        unsafe { run(head) };
+    }
+    RAN.take()
+}
+
+fn push(list: &mut List, number: usize) {
+    // SAFETY: fresh.
+    unsafe { list.push(object(number), run) };
+}
+
+#[test]
+fn a_callback_goes_through_the_segments() {
+    let mut list = List::new();
+    let idle = Seq::INITIAL;
+    push(&mut list, 1);
+    assert_eq!(list.len_of(Segment::Next), 1);
+    assert!(!list.advance(idle));
+    let first = idle.snap();
+    assert!(list.accelerate(first));
+    assert_eq!(list.due(Segment::Wait), Some(first));
+    let running = idle.start();
+    // One more, which the running grace period does not cover.
+    push(&mut list, 2);
+    let second = running.snap();
+    assert!(list.accelerate(second));
+    assert_eq!(list.due(Segment::NextReady), Some(second));
+    // No place for a third name.
+    push(&mut list, 3);
+    let third = running.end().start().snap();
+    assert!(!list.accelerate(third));
+    assert_eq!(list.len_of(Segment::Next), 1);
+    assert!(!list.advance(running));
+    let ended = running.end();
+    assert!(list.advance(ended));
+    assert_eq!(list.due(Segment::Wait), Some(second));
+    assert_eq!(run_all(list.take_done()), [1]);
+    assert!(list.accelerate(third));
+    assert_eq!(list.due(Segment::NextReady), Some(third));
+    let ended = ended.start().end().start().end();
+    assert!(list.advance(ended));
+    assert_eq!(run_all(list.take_done()), [2, 3]);
+    assert!(list.is_empty());
+}
+
+#[test]
+fn a_barrier_runs_behind_all_and_waits_for_nothing_else() {
+    let mut list = List::new();
+    let barrier = object(9);
+    // SAFETY: fresh; and not queued by the first call.
+    assert!(!unsafe { list.entrain(barrier, run) });
+    push(&mut list, 1);
+    let cookie = Seq::INITIAL.snap();
+    assert!(list.accelerate(cookie));
+    // SAFETY: as above.
+    assert!(unsafe { list.entrain(barrier, run) });
+    assert_eq!(list.len_of(Segment::Wait), 2);
+    assert_eq!(list.len_of(Segment::Next), 0);
+    push(&mut list, 2);
+    assert!(list.advance(Seq::INITIAL.start().end()));
+    assert_eq!(run_all(list.take_done()), [1, 9]);
+    assert!(list.accelerate(cookie) && list.advance(Seq::INITIAL.start().end()));
+    assert_eq!(run_all(list.take_done()), [2]);
+}
+
+#[test]
+fn queues_are_split_and_put_back_in_order() {
+    for count in 0..6 {
+        let mut list = List::new();
+        (0..4).for_each(|number| push(&mut list, number));
+        assert!(list.accelerate(Cookie::COMPLETED));
+        assert!(list.advance(Seq::INITIAL));
+        let mut done = list.take_done();
+        let part = done.split(count);
+        assert_eq!(part.len(), count.min(4));
+        assert_eq!(done.len(), 4 - part.len());
+        push(&mut list, 4);
+        assert!(list.accelerate(Cookie::COMPLETED) && list.advance(Seq::INITIAL));
+        list.put_back(done);
+        let ran = [run_all(part), run_all(list.take_done())].concat();
+        assert_eq!(ran, [0, 1, 2, 3, 4]);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push,
+    Entrain,
+    Start,
+    End,
+    Accelerate,
+    Advance,
+    Run(usize),
+    Adopt,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::Push),
+        1 => Just(Op::Entrain),
+        2 => Just(Op::Start),
+        2 => Just(Op::End),
+        3 => Just(Op::Accelerate),
+        3 => Just(Op::Advance),
+        2 => (0_usize..5).prop_map(Op::Run),
+        1 => Just(Op::Adopt),
+    ]
+}
+
+proptest! {
+    /// The model: each callback with the number of grace periods that must have ended.
+    #[test]
+    fn no_callback_is_early_lost_or_out_of_order(ops in prop::collection::vec(op(), 1..200)) {
+        let mut seq = Seq::INITIAL;
+        let mut list = List::new();
+        // What must have been reached before each may run.
+        let mut model: VecDeque<(usize, Cookie)> = VecDeque::new();
+        let mut number = 0;
+        for op in ops {
+            match op {
+                Op::Push => {
+                    push(&mut list, number);
+                    model.push_back((number, seq.snap()));
+                    number += 1;
+                }
+                Op::Entrain => {
+                    let barrier = object(number);
+                    // SAFETY: fresh.
+                    if unsafe { list.entrain(barrier, run) } {
+                        // It waits for what is before it, no longer.
+                        let (_, due) = *model.back().expect("there is something to wait for");
+                        model.push_back((number, due));
+                        number += 1;
+                    } else {
+                        prop_assert!(model.is_empty());
+                        // SAFETY: not queued, so still ours.
+                        drop(unsafe { Box::from_raw(barrier.cast::<Object>().as_ptr()) });
+                    }
+                }
+                Op::Start if !seq.is_running() => seq = seq.start(),
+                Op::End if seq.is_running() => seq = seq.end(),
+                Op::Start | Op::End => {}
+                Op::Accelerate => {
+                    list.accelerate(seq.snap());
+                }
+                Op::Advance => {
+                    list.advance(seq);
+                }
+                Op::Run(count) => {
+                    let mut done = list.take_done();
+                    let part = done.split(count);
+                    list.put_back(done);
+                    for ran in run_all(part) {
+                        let (expected, due) = model.pop_front().expect("more ran than were queued");
+                        prop_assert_eq!(ran, expected);
+                        prop_assert!(due.is_done(seq), "{} is early", ran);
+                    }
+                }
+                Op::Adopt => {
+                    // A CPU goes whose list is this one; the new one is empty. All wait anew.
+                    let mut other = std::mem::take(&mut list);
+                    list.adopt(&mut other);
+                    prop_assert!(other.is_empty());
+                }
+            }
+            prop_assert_eq!(list.len(), model.len());
+        }
+        // Enough grace periods, and nothing is left.
+        for _ in 0..4 {
+            list.accelerate(seq.snap());
+            seq = if seq.is_running() { seq.end() } else { seq.start().end() };
+            seq = seq.start().end();
+            list.advance(seq);
+        }
+        let rest: Vec<usize> = model.iter().map(|(number, _)| *number).collect();
+        prop_assert_eq!(run_all(list.take_done()), rest);
+        prop_assert!(list.is_empty());
+    }
+}
