@@ -10,7 +10,7 @@
 //! others are mapped and unmapped a page at a time in all windows. The end of what is mapped
 //! is followed by what is not, so running over an end of the last chunk faults.
 
-use core::{alloc::Layout, fmt, ops::Range, panic::Location, ptr::NonNull, sync::atomic::Ordering};
+use core::{alloc::Layout, fmt, ops::Range, ptr::NonNull, sync::atomic::Ordering};
 
 use arrayvec::ArrayVec;
 use kernel_early::layout::{PAGE_SIZE, PERCPU, PERCPU_WINDOW, page_down};
@@ -283,8 +283,7 @@ unsafe impl Backing for Windows {
             frames: (UNIT_PAGES * smp::cpus().count() + 1) as u64,
             gfp: Gfp::KERNEL,
         };
-        mm().reclaim(wanted, Location::caller())
-            .is_some_and(|freed| freed > 0)
+        mm().reclaim(wanted).is_some_and(|freed| freed > 0)
     }
 
     fn report(&self, report: &Report<'_>) {

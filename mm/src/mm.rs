@@ -133,11 +133,6 @@ fn nearest<M: Machine>(node: NodeId) -> ArrayVec<NodeId, MAX_NODES> {
 /// its DMA32 zone (Linux: `lowmem_reserve_ratio`).
 const PROTECTION_RATIO: u64 = 256;
 
-/// The largest whole number whose square is at most `n`.
-fn sqrt(n: u64) -> u64 {
-    n.isqrt()
-}
-
 impl<M: Machine> Mm<M> {
     /// Makes the allocator of a machine whose memory is `blocks`, in any order. `None`: there
     /// is no per-CPU memory for its lists. Before the machine's other CPUs run.
@@ -245,7 +240,7 @@ impl<M: Machine> Mm<M> {
         let all: u64 = self.zones().map(Zone::managed).sum();
         let min_free = min_free.unwrap_or_else(|| {
             // KiB to KiB, and then to frames; Linux's bounds.
-            sqrt(all * 4 * 16).clamp(128, 262_144) / 4
+            (all * 4 * 16).isqrt().clamp(128, 262_144) / 4
         });
         for index in 0..ZONES {
             let above = match ZoneIndex(index as u8).kind() {

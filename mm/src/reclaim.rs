@@ -10,8 +10,6 @@
 //! A shrinker that allocates does not reclaim. Shrinkers run with whatever locks the
 //! allocating thread holds: those that sleep they may only *try*.
 
-use core::panic::Location;
-
 use arrayvec::ArrayVec;
 use platform::{
     lock_class,
@@ -121,7 +119,7 @@ impl<M: Machine> Mm<M> {
             gfp: request.gfp,
         };
         for _ in 0..ROUNDS {
-            let freed = self.reclaim(wanted, request.caller)?;
+            let freed = self.reclaim(wanted)?;
             if let Some(pfn) = again() {
                 return Some(pfn);
             }
@@ -135,7 +133,7 @@ impl<M: Machine> Mm<M> {
     /// One round: gives back what lies in CPUs' lists and calls the shrinkers. Frames that
     /// were freed (when another thread reclaimed meanwhile: 1); `None`: this is a shrinker's
     /// own allocation, or the other thread does not end. May sleep.
-    pub fn reclaim(&self, wanted: Wanted, _caller: &'static Location<'static>) -> Option<u64> {
+    pub fn reclaim(&self, wanted: Wanted) -> Option<u64> {
         let me = M::thread_number().wrapping_add(1);
         for _ in 0..WAITS {
             if let Some(list) = self.shrinkers.list.try_lock() {
