@@ -1,9 +1,24 @@
 //! Read-copy-update: waiting for all readers that may still hold something.
-//!
-//! Today the parts that need no machine: the arithmetic that everything else counts with
-//! ([`seq`]), and lists of callbacks by what they wait for ([`callbacks`]).
 
 #![no_std]
 
+extern crate alloc;
+
+pub mod blocked;
 pub mod callbacks;
+mod engine;
+#[cfg(debug_assertions)]
+pub mod fault;
+mod machine;
+mod reader;
 pub mod seq;
+mod stall;
+
+pub use callbacks::{Function, Head};
+pub use engine::{Config, ExpCookie, FullCookie, Rcu, Stats};
+#[cfg(debug_assertions)]
+pub use fault::Faults;
+pub use machine::Machine;
+pub use reader::{Guard, read};
+pub use seq::{Cookie, Seq};
+pub use stall::Stall;
