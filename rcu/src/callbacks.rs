@@ -30,7 +30,14 @@ use crate::seq::{Cookie, Seq};
 pub struct Head {
     next: Option<NonNull<Head>>,
     run: Option<Function>,
+    /// [`CLAIMED`] while it is queued: catches a second `call` of one head.
+    #[cfg(debug_assertions)]
+    claimed: core::sync::atomic::AtomicU32,
 }
+
+/// Unlikely to be found where there is no head.
+#[cfg(debug_assertions)]
+const CLAIMED: u32 = 0x7c1a_11ed;
 
 /// What a callback does. Called once, after the grace period, with the head that was queued.
 pub type Function = unsafe fn(NonNull<Head>);
@@ -41,12 +48,23 @@ impl Head {
         Self {
             next: None,
             run: None,
+            #[cfg(debug_assertions)]
+            claimed: core::sync::atomic::AtomicU32::new(0),
         }
     }
 
     /// Whether it is queued, for those who own it and so know that nobody queues it now.
     pub fn is_queued(&self) -> bool {
         self.run.is_some()
+    }
+
+    /// Takes it for who is about to queue it. `false`: it is queued, or two do that at a time.
+    #[cfg(debug_assertions)]
+    pub(crate) fn claim(&self) -> bool {
+        // Relaxed: of two who queue it one is told; that is all.
+        self.claimed
+            .swap(CLAIMED, core::sync::atomic::Ordering::Relaxed)
+            != CLAIMED
     }
 }
 
@@ -122,10 +140,8 @@ impl Queue {
     unsafe fn push(&mut self, head: NonNull<Head>, run: Function) {
         // SAFETY: the head is the queue's from now on.
         unsafe {
-            head.write(Head {
-                next: None,
-                run: Some(run),
-            });
+            (&raw mut (*head.as_ptr()).next).write(None);
+            (&raw mut (*head.as_ptr()).run).write(Some(run));
         }
         self.append(&mut Self {
             ends: Some((head, head)),
@@ -154,7 +170,7 @@ impl Queue {
     pub fn pop(&mut self) -> Option<(NonNull<Head>, Function)> {
         let (first, last) = self.ends?;
         // SAFETY: what is queued is valid and the queue's; it is not any more.
-        let Head { next, run } = unsafe { first.replace(Head::new()) };
+        let Head { next, run, .. } = unsafe { first.replace(Head::new()) };
         self.ends = next.map(|next| (next, last));
         self.len -= 1;
         // Every head in a queue was given a function by `push`.
@@ -273,6 +289,34 @@ impl List {
         // SAFETY: as the caller promises.
         unsafe { last.push(head, run) };
         true
+    }
+
+    /// Queues a callback that is ripe, behind all that are.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Self::push).
+    pub unsafe fn push_done(&mut self, head: NonNull<Head>, run: Function) {
+        // SAFETY: as the caller promises.
+        unsafe { self.segments[Segment::Done as usize].push(head, run) };
+    }
+
+    /// A fault: takes the callbacks that wait as ripe.
+    #[cfg(debug_assertions)]
+    pub(crate) fn ripen_too_early(&mut self) {
+        let [done, wait, ..] = &mut self.segments;
+        done.append(wait);
+        // What is due after it is due first now.
+        let [_, wait, next_ready, _] = &mut self.segments;
+        wait.append(next_ready);
+        self.due[0] = self.due[1];
+    }
+
+    /// A fault: forgets a callback.
+    #[cfg(debug_assertions)]
+    pub(crate) fn drop_one(&mut self) {
+        let full = self.segments.iter_mut().find(|segment| !segment.is_empty());
+        let _forgotten = full.and_then(Queue::pop);
     }
 
     /// Makes ripe what has waited long enough, with the number of grace periods at `now`.

@@ -1,157 +1,405 @@
-//! Signatures only; the engine is being built.
-#![allow(
-    missing_docs,
-    unused_variables,
-    missing_debug_implementations,
-    clippy::unimplemented,
-    clippy::missing_safety_doc
-)]
-use crate::{Cookie, Function, Head, Machine};
-use alloc::sync::Arc;
-use core::{fmt, marker::PhantomData, ptr::NonNull};
-use platform::{CpuId, SpawnError};
+//! The engine: its parts, its threads, and how its machine of grace periods is driven.
 
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub leaf_fanout: usize,
-    pub fanout: usize,
-    pub first_scan_ns: u64,
-    pub next_scan_ns: u64,
-    pub urge_ns: u64,
-    pub stall_ns: u64,
-    pub min_interval_ns: u64,
-    pub batch: usize,
-    pub high_mark: usize,
-    pub slice_ns: u64,
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicU64 as Statistic;
+
+use platform::{
+    CpuId, CpuMask, Preempt, Priority, Spawn, SpawnError,
+    eqs::Snapshot,
+    lock::{IrqSpinLock, SpinLock},
+    lock_class,
+    percpu::PerCpu,
+    sync::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use crate::{
+    Machine,
+    arrows::Arrow,
+    barrier::Barrier,
+    config::Config,
+    cpu::{Cpu, NORMAL},
+    expedited::Expedited,
+    geometry::Geometry,
+    grace_period::{Cpus, GracePeriod, Step, Times, Wanted},
+    stall::NEVER,
+    stats::Latency,
+    tree::Tree,
+    waiters::{Chain, Waiters},
+};
+
+lock_class! {
+    /// The machine of grace periods: stepped by who holds this. Callers only try it.
+    pub struct GracePeriodLock = ("rcu grace period", 78);
+    /// The engine's own thread.
+    pub struct EngineThread = ("rcu thread", 89);
 }
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            leaf_fanout: 16,
-            fanout: 64,
-            first_scan_ns: 0,
-            next_scan_ns: 4_000_000,
-            urge_ns: 8_000_000,
-            stall_ns: 21_000_000_000,
-            min_interval_ns: 1_000_000,
-            batch: 32,
-            high_mark: 10_000,
-            slice_ns: 3_000_000,
+
+/// The RCU of a machine. See the crate's documentation.
+pub struct Rcu<M: Machine> {
+    pub(crate) config: Config,
+    times: Times,
+    pub(crate) tree: Tree<M>,
+    pub(crate) cpus: PerCpu<Cpu<M>, M>,
+    pub(crate) grace_period: SpinLock<Gp<M>, M, GracePeriodLock>,
+    /// Those who wait for the next grace period.
+    pub(crate) waiters: Waiters<M>,
+    /// How many want that grace periods for callbacks begin at once.
+    pub(crate) hurried: AtomicUsize,
+    /// Somebody wants it once.
+    hurry_once: AtomicBool,
+    thread: IrqSpinLock<Option<M::Thread>, M, EngineThread>,
+    /// When the thread should have run again, for ticks to look at; `NEVER`: it need not.
+    pub(crate) step_due: Statistic,
+    pub(crate) stopping: AtomicBool,
+    /// Threads that have not ended.
+    threads: AtomicUsize,
+    pub(crate) expedited: Expedited<M>,
+    pub(crate) barrier: Barrier<M>,
+    pub(crate) latency: Latency,
+    pub(crate) urged: Statistic,
+    #[cfg(debug_assertions)]
+    pub(crate) faults: crate::fault::Switches,
+}
+
+/// The machine, and who waits for what it makes.
+pub(crate) struct Gp<M: Machine> {
+    pub machine: GracePeriod,
+    /// Those who wait for the running one.
+    waiting: Chain<M>,
+}
+
+/// The CPUs as the machine of grace periods sees them.
+struct View<'a, M: Machine> {
+    rcu: &'a Rcu<M>,
+    waiting: &'a mut Chain<M>,
+}
+
+fn cpu_of(index: usize) -> CpuId {
+    CpuId::from_index(index).expect("the tree has the machine's CPUs")
+}
+
+impl<M: Machine> Cpus for View<'_, M> {
+    fn now_ns(&self) -> u64 {
+        M::now_ns()
+    }
+
+    fn own(&self) -> Option<usize> {
+        // Who steps the machine may sleep but for its lock, so is in no section.
+        Some(M::current_cpu().index())
+    }
+
+    fn busy(&self, cpu: usize) -> Option<Snapshot> {
+        self.rcu.busy(cpu)
+    }
+
+    fn passed_since(&self, cpu: usize, snapshot: Snapshot) -> bool {
+        M::idle(cpu_of(cpu)).passed_since(snapshot)
+    }
+
+    fn ask(&self, cpu: usize) {
+        // Relaxed: a hint. The CPU reports under the lock of its leaf.
+        let wanted = &self.rcu.cpus.on(cpu_of(cpu)).wanted;
+        wanted.fetch_or(NORMAL, Ordering::Relaxed);
+    }
+
+    fn urge(&self, cpus: &[usize]) {
+        let mask = cpus
+            .iter()
+            .fold(CpuMask::EMPTY, |mask, cpu| mask.with(cpu_of(*cpu)));
+        // Relaxed: a statistic.
+        self.rcu
+            .urged
+            .fetch_add(cpus.len() as u64, Ordering::Relaxed);
+        M::call(mask, &|| self.rcu.interrupted());
+    }
+
+    fn begins(&mut self) {
+        // Relaxed: who wants the next one in a hurry says so again.
+        self.rcu.hurry_once.store(false, Ordering::Relaxed);
+        *self.waiting = self.rcu.waiters.take();
+    }
+}
+
+impl<M: Machine> Rcu<M> {
+    /// An engine for the machine's CPUs; of those, the ones that are online take part.
+    /// `None`: no memory. Task context, before other CPUs come or go; then
+    /// [`start`](Self::start).
+    pub fn try_new(config: Config) -> Option<Arc<Self>> {
+        let count = M::possible_cpus()
+            .iter()
+            .map(CpuId::index)
+            .max()
+            .map_or(1, |last| last + 1);
+        let geometry = Geometry::new(count, config.leaf_fanout, config.fanout);
+        let this = Self {
+            times: config.times(),
+            tree: Tree::try_new(geometry)?,
+            cpus: PerCpu::try_new(|_| Cpu::new())?,
+            grace_period: SpinLock::new(Gp {
+                machine: GracePeriod::try_new(count)?,
+                waiting: Chain::EMPTY,
+            }),
+            waiters: Waiters::new(),
+            hurried: AtomicUsize::new(0),
+            hurry_once: AtomicBool::new(false),
+            thread: IrqSpinLock::new(None),
+            step_due: Statistic::new(NEVER),
+            stopping: AtomicBool::new(false),
+            threads: AtomicUsize::new(0),
+            expedited: Expedited::new(),
+            barrier: Barrier::new(),
+            latency: Latency::new(),
+            urged: Statistic::new(0),
+            #[cfg(debug_assertions)]
+            faults: crate::fault::Switches::new(),
+            config,
+        };
+        M::online_cpus()
+            .iter()
+            .for_each(|cpu| this.tree.online(cpu.index()));
+        crate::memory::try_arc(this)
+    }
+
+    /// Starts the engine's threads: one that makes grace periods, one for expedited ones that
+    /// nobody waits for, and one for each online CPU that runs its callbacks. Until then nothing ends. Task context; once.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`]; threads that were started go on, and [`stop`](Self::stop) ends them.
+    pub fn start(self: &Arc<Self>) -> Result<(), SpawnError> {
+        let spawn = |name| Spawn {
+            name,
+            cpu: None,
+            priority: Priority::Urgent,
+        };
+        let run: fn(&Self, CpuId) = |this, _| this.make_grace_periods();
+        let thread = self.spawn(&spawn("rcu_gp"), CpuId::BOOT, run)?;
+        *self.thread.lock() = Some(thread);
+        let run: fn(&Self, CpuId) = |this, _| this.make_asked_expedited();
+        let thread = self.spawn(&spawn("rcu_exp"), CpuId::BOOT, run)?;
+        *self.expedited.thread.lock() = Some(thread);
+        M::online_cpus()
+            .iter()
+            .try_for_each(|cpu| self.cpu_online(cpu))
+    }
+
+    /// Makes sure that a CPU has a thread that runs its callbacks. Task context.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`].
+    pub fn cpu_online(self: &Arc<Self>, cpu: CpuId) -> Result<(), SpawnError> {
+        if self.cpus.on(cpu).thread.lock().is_some() {
+            return Ok(());
+        }
+        let spawn = Spawn {
+            name: "rcuc",
+            cpu: Some(cpu),
+            priority: Priority::High,
+        };
+        let thread = self.spawn(&spawn, cpu, |this, cpu| this.run_callbacks(cpu))?;
+        *self.cpus.on(cpu).thread.lock() = Some(thread);
+        // What was queued before there was a thread.
+        self.cpus.on(cpu).wake();
+        Ok(())
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        spawn: &Spawn,
+        cpu: CpuId,
+        run: fn(&Self, CpuId),
+    ) -> Result<M::Thread, SpawnError> {
+        let start = crate::memory::try_box(Start {
+            rcu: Arc::clone(self),
+            cpu,
+            run,
+        })
+        .ok_or(SpawnError::OutOfMemory)?;
+        let argument = alloc::boxed::Box::into_raw(start);
+        // Relaxed: the spawned thread, which takes it back, comes after it.
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        M::spawn(*spawn, Start::<M>::enter, argument as usize).inspect_err(|_| {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            // SAFETY: no thread has it; it came from a box.
+            drop(unsafe { alloc::boxed::Box::from_raw(argument) });
+        })
+    }
+
+    /// Waits until all callbacks have been run, and ends the engine's threads. For machines
+    /// that end. Nobody may queue callbacks or wait for grace periods any more. Task context.
+    pub fn stop(&self) {
+        self.barrier();
+        // Release: the threads see what came before. They are woken after it.
+        self.stopping.store(true, Ordering::Release);
+        self.wake();
+        self.expedited.wake();
+        for (_, cpu) in self.cpus.iter() {
+            cpu.wake();
+        }
+        // Acquire: what they did is over.
+        while self.threads.load(Ordering::Acquire) != 0 {
+            M::yield_now();
+            M::relax();
         }
     }
-}
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpCookie(u64);
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FullCookie {
-    pub normal: Cookie,
-    pub expedited: ExpCookie,
-}
-#[derive(Debug, Clone, Default)]
-pub struct Stats {
-    pub grace_periods: u64,
-    pub expedited: u64,
-    pub scans: u64,
-    pub urged: u64,
-    pub queued: u64,
-    pub invoked: u64,
-    pub barriers: u64,
-    pub latency: [u64; 32],
-}
-pub struct Rcu<M: Machine>(PhantomData<fn(M)>);
-impl<M: Machine> Rcu<M> {
-    pub fn try_new(config: Config) -> Option<Arc<Self>> {
-        unimplemented!()
+
+    /// The entry of the own CPU, for code that is pinned.
+    #[inline(always)]
+    pub(crate) fn here<'a>(&'a self, pinned: &'a Preempt<M>) -> &'a Cpu<M> {
+        self.cpus.here(pinned)
     }
-    pub fn start(self: &Arc<Self>) -> Result<(), SpawnError> {
-        unimplemented!()
+
+    /// Lets the engine's thread look. Any context but NMI.
+    pub(crate) fn wake(&self) {
+        // Relaxed: for reports.
+        if self.step_due.load(Ordering::Relaxed) == NEVER {
+            self.step_due.store(M::now_ns(), Ordering::Relaxed);
+        }
+        if let Some(thread) = &*self.thread.lock() {
+            M::unpark(thread);
+        }
     }
-    pub fn stop(&self) {
-        unimplemented!()
-    }
-    pub fn note_switch(&self) {
-        unimplemented!()
-    }
-    pub fn tick(&self) {
-        unimplemented!()
-    }
-    pub fn section_ended(&self) {
-        unimplemented!()
-    }
-    pub fn cpu_starting(&self, cpu: CpuId) {
-        unimplemented!()
-    }
-    pub fn cpu_dying(&self, cpu: CpuId) {
-        unimplemented!()
-    }
-    pub fn cpu_dead(&self, cpu: CpuId) {
-        unimplemented!()
-    }
-    pub fn cpu_online(self: &Arc<Self>, cpu: CpuId) -> Result<(), SpawnError> {
-        unimplemented!()
-    }
-    pub unsafe fn call(&self, head: NonNull<Head>, run: Function) {
-        unimplemented!()
-    }
-    pub fn synchronize(&self) {
-        unimplemented!()
-    }
-    pub fn synchronize_expedited(&self) {
-        unimplemented!()
-    }
-    pub fn barrier(&self) {
-        unimplemented!()
-    }
+
+    /// A grace period that somebody has asked for begins now, and not when the least time
+    /// between two has passed. Any context but NMI.
     pub fn hurry(&self) {
-        unimplemented!()
+        // Relaxed: what is asked for is known by the tree; the wake-up comes after this.
+        self.hurry_once.store(true, Ordering::Relaxed);
+        self.wake();
     }
-    pub fn snap(&self) -> Cookie {
-        unimplemented!()
+
+    /// `None`: a CPU is idle. Otherwise the word by which it will say that it has been.
+    pub(crate) fn busy(&self, cpu: usize) -> Option<Snapshot> {
+        let snapshot = M::idle(cpu_of(cpu)).snapshot();
+        let idle = snapshot.in_eqs();
+        #[cfg(debug_assertions)]
+        let idle = self.faults.takes_as_idle(cpu, idle);
+        (!idle).then_some(snapshot)
     }
-    pub fn start_poll(&self) -> Cookie {
-        unimplemented!()
-    }
-    pub fn poll(&self, cookie: Cookie) -> bool {
-        unimplemented!()
-    }
-    pub fn cond_synchronize(&self, cookie: Cookie) {
-        unimplemented!()
-    }
-    pub fn snap_expedited(&self) -> ExpCookie {
-        unimplemented!()
-    }
-    pub fn start_poll_expedited(&self) -> ExpCookie {
-        unimplemented!()
-    }
-    pub fn poll_expedited(&self, cookie: ExpCookie) -> bool {
-        unimplemented!()
-    }
-    pub fn cond_synchronize_expedited(&self, cookie: ExpCookie) {
-        unimplemented!()
-    }
-    pub fn snap_full(&self) -> FullCookie {
-        unimplemented!()
-    }
-    pub fn start_poll_full(&self) -> FullCookie {
-        unimplemented!()
-    }
-    pub fn poll_full(&self, cookie: FullCookie) -> bool {
-        unimplemented!()
-    }
-    pub fn cond_synchronize_full(&self, cookie: FullCookie) {
-        unimplemented!()
-    }
-    pub fn stats(&self) -> Stats {
-        unimplemented!()
-    }
-    pub fn text(&self) -> impl fmt::Display + '_ {
-        ""
-    }
-    pub fn arrows(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        core::iter::empty()
-    }
+
+    /// Switches faults on and off, to see that the tests find them.
     #[cfg(debug_assertions)]
     pub fn set_faults(&self, faults: crate::Faults) {
-        unimplemented!()
+        self.faults.set(faults);
+    }
+
+    fn wanted(&self) -> Wanted {
+        if !self.waiters.is_empty() {
+            return Wanted::Now;
+        }
+        if !self.tree.is_requested() {
+            return Wanted::Nothing;
+        }
+        // Relaxed: who sets one of them wakes the thread afterwards.
+        let hurried = self.hurried.load(Ordering::Relaxed) != 0;
+        if hurried || self.hurry_once.load(Ordering::Relaxed) {
+            Wanted::Now
+        } else {
+            Wanted::Soon
+        }
+    }
+
+    /// The engine's thread.
+    fn make_grace_periods(&self) {
+        // Acquire pairs with the Release in `stop`.
+        while !self.stopping.load(Ordering::Acquire) {
+            self.step_due.store(NEVER, Ordering::Relaxed);
+            match self.drive(false) {
+                Some(at) => {
+                    self.step_due.store(at, Ordering::Relaxed);
+                    M::park_until(at);
+                }
+                None => M::park(),
+            }
+        }
+    }
+
+    /// Makes grace periods as far as that needs no waiting, so that a caller need not wait
+    /// for the engine's thread. The caller may sleep, and is in no section.
+    pub(crate) fn help(&self) {
+        // Whoever has the machine may have looked before the caller wanted something; and
+        // what goes on waiting is for the thread.
+        if self.drive(true) != Some(u64::MAX) {
+            self.wake();
+        }
+    }
+
+    /// Steps the machine until it has to wait; until when (`None`: until it is woken).
+    /// A helper does not wait for others who step it, and gets `Some(u64::MAX)` if nothing
+    /// is left to do.
+    fn drive(&self, helper: bool) -> Option<u64> {
+        loop {
+            let guard = if helper {
+                self.grace_period.try_lock()
+            } else {
+                Some(self.grace_period.lock())
+            };
+            let mut guard = guard?;
+            let gp = &mut *guard;
+            let mut view = View {
+                rcu: self,
+                waiting: &mut gp.waiting,
+            };
+            let step = gp
+                .machine
+                .step(&self.tree, &mut view, self.wanted(), &self.times);
+            let idle = !gp.machine.is_running();
+            let ended = match step {
+                Step::Ended(_) => core::mem::replace(&mut gp.waiting, Chain::EMPTY),
+                _ => Chain::EMPTY,
+            };
+            drop(guard);
+            match step {
+                Step::Began => self.tree.arrows.take(if helper {
+                    Arrow::GpStartHelped
+                } else {
+                    Arrow::GpStart
+                }),
+                Step::Again => {}
+                Step::Ended(ns) => {
+                    self.latency.add(ns);
+                    ended.complete();
+                    self.ripen();
+                }
+                Step::Stalled(age) => self.report_stall(age),
+                Step::Wait(None) if helper && idle => return Some(u64::MAX),
+                Step::Wait(at) => return at,
+            }
+        }
+    }
+
+    /// A grace period has ended: wakes the threads of CPUs whose callbacks are ripe.
+    fn ripen(&self) {
+        let now = self.tree.seq();
+        for (_, cpu) in self.cpus.iter() {
+            if cpu.due().is_some_and(|due| due.is_done(now)) {
+                cpu.wake();
+            }
+        }
+    }
+
+    /// The thread that makes grace periods, for reports.
+    pub(crate) fn running_threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
+    }
+}
+
+/// What a new thread is given.
+struct Start<M: Machine> {
+    rcu: Arc<Rcu<M>>,
+    cpu: CpuId,
+    run: fn(&Rcu<M>, CpuId),
+}
+
+impl<M: Machine> Start<M> {
+    fn enter(argument: usize) {
+        // SAFETY: the spawner made a box of it, for this thread alone.
+        let start = unsafe { alloc::boxed::Box::from_raw(argument as *mut Self) };
+        (start.run)(&start.rcu, start.cpu);
+        let rcu = Arc::clone(&start.rcu);
+        drop(start);
+        // Release pairs with the Acquire in `stop`.
+        rcu.threads.fetch_sub(1, Ordering::Release);
     }
 }

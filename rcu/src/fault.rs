@@ -1,5 +1,7 @@
 //! Faults that can be switched on, to see that the tests find them.
 
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
 /// A set of faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults(u32);
@@ -43,3 +45,58 @@ impl Faults {
         self.0 & other.0 == other.0
     }
 }
+
+/// The faults of an engine that are switched on.
+#[derive(Debug, Default)]
+pub(crate) struct Switches {
+    on: AtomicU32,
+    /// Counts, so that not every quiescent state is lost.
+    turn: AtomicU32,
+    /// CPUs that were idle once.
+    idle_once: AtomicU64,
+}
+
+/// One in so many quiescent states is lost.
+const LOSE_EVERY: u32 = 8;
+
+// Relaxed throughout: switched in tests, whenever it takes effect.
+impl Switches {
+    pub const fn new() -> Self {
+        Self {
+            on: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
+            idle_once: AtomicU64::new(0),
+        }
+    }
+
+    pub fn set(&self, faults: Faults) {
+        self.on.store(faults.bits(), Ordering::Relaxed);
+    }
+
+    pub fn contains(&self, fault: Faults) -> bool {
+        Faults(self.on.load(Ordering::Relaxed)).contains(fault)
+    }
+
+    /// Whether a report is to be lost now.
+    pub fn lose_one(&self) -> bool {
+        self.contains(Faults::LOSE_QS)
+            && self
+                .turn
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(LOSE_EVERY)
+    }
+
+    /// Whether a CPU, which is `idle` or not, shall count as idle.
+    pub fn takes_as_idle(&self, cpu: usize, idle: bool) -> bool {
+        let bit = 1 << (cpu % 64);
+        if idle {
+            self.idle_once.fetch_or(bit, Ordering::Relaxed);
+        }
+        self.contains(Faults::SKIP_CPU) && cpu == SKIPPED
+            || self.contains(Faults::STILL_IDLE)
+                && self.idle_once.load(Ordering::Relaxed) & bit != 0
+    }
+}
+
+/// The CPU that is not waited for.
+const SKIPPED: usize = 0;

@@ -1,0 +1,165 @@
+//! Waiting, and asking whether one would have to: `synchronize_rcu` and the polled API.
+//!
+//! A cookie names a grace period that begins after it was taken. There is one for normal
+//! grace periods, one for expedited ones, and one that is ripe as soon as either of the two
+//! is. Each can be taken without asking for the grace period (`snap`), or with that
+//! (`start_poll`); then looked at (`poll`), any number of times; `cond_synchronize` waits if
+//! it has to. Who finds a cookie ripe sees what all sections did that were there when it was
+//! taken.
+
+use core::ptr::NonNull;
+
+use platform::{
+    IrqsOff,
+    sync::{Ordering, fence},
+};
+
+use crate::{Machine, Rcu, seq::Cookie, tree::Request, waiters::Waiter};
+
+/// A [`Cookie`] of expedited grace periods, which have numbers of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpCookie(Cookie);
+
+/// A cookie that is ripe when either of two is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullCookie {
+    /// The normal one.
+    pub normal: Cookie,
+    /// The expedited one.
+    pub expedited: ExpCookie,
+}
+
+impl ExpCookie {
+    /// One that is ripe at any time.
+    pub const COMPLETED: Self = Self(Cookie::COMPLETED);
+}
+
+impl FullCookie {
+    /// One that is ripe at any time.
+    pub const COMPLETED: Self = Self {
+        normal: Cookie::COMPLETED,
+        expedited: ExpCookie::COMPLETED,
+    };
+}
+
+impl<M: Machine> Rcu<M> {
+    #[track_caller]
+    pub(crate) fn assert_may_wait(&self) {
+        debug_assert!(
+            M::reader_depth() == 0 && (M::may_sleep() || self.running_threads() == 0),
+            "waits for a grace period in a section, or where it may not sleep"
+        );
+    }
+
+    /// Waits until all sections of now are over: `synchronize_rcu`. Callbacks that were
+    /// queued before may still have to be run. Task context, may sleep, not in a section.
+    #[track_caller]
+    pub fn synchronize(&self) {
+        self.assert_may_wait();
+        let waiter = Waiter::new();
+        // SAFETY: it stays until it is done, which this waits for.
+        unsafe { self.waiters.push(NonNull::from(&waiter)) };
+        self.help();
+        waiter.done.wait();
+    }
+
+    /// What to wait for so that all sections of now are over; asks for nothing:
+    /// `get_state_synchronize_rcu`. Any context.
+    pub fn snap(&self) -> Cookie {
+        self.tree.snap()
+    }
+
+    /// [`snap`](Self::snap), and asks for that grace period: `start_poll_synchronize_rcu`.
+    /// Any context but NMI.
+    pub fn start_poll(&self) -> Cookie {
+        let cookie = self.tree.snap();
+        let here = IrqsOff::<M>::disable();
+        if self.tree.request(here.cpu().index(), cookie) == Request::Wake {
+            self.wake();
+        }
+        cookie
+    }
+
+    /// Whether the cookie is ripe: `poll_state_synchronize_rcu`. Any context.
+    pub fn poll(&self, cookie: Cookie) -> bool {
+        let ripe = cookie.is_done(self.tree.seq());
+        if ripe {
+            // SeqCst: also a reader that begins after this, elsewhere, and is seen by who
+            // takes another cookie, comes after the grace period.
+            fence(Ordering::SeqCst);
+        }
+        ripe
+    }
+
+    /// Waits until the cookie is ripe: `cond_synchronize_rcu`. Task context, may sleep, not
+    /// in a section.
+    #[track_caller]
+    pub fn cond_synchronize(&self, cookie: Cookie) {
+        if !self.poll(cookie) {
+            self.synchronize();
+        }
+    }
+
+    /// [`snap`](Self::snap) for expedited grace periods. Any context.
+    pub fn snap_expedited(&self) -> ExpCookie {
+        ExpCookie(self.expedited.snap())
+    }
+
+    /// [`snap_expedited`](Self::snap_expedited), and asks for that grace period; the
+    /// engine's thread makes it. Any context but NMI.
+    pub fn start_poll_expedited(&self) -> ExpCookie {
+        let cookie = self.expedited.snap();
+        self.expedited.ask(cookie);
+        ExpCookie(cookie)
+    }
+
+    /// Whether the cookie is ripe. Any context.
+    pub fn poll_expedited(&self, cookie: ExpCookie) -> bool {
+        let ripe = cookie.0.is_done(self.expedited.seq());
+        if ripe {
+            // SeqCst: as in `poll`.
+            fence(Ordering::SeqCst);
+        }
+        ripe
+    }
+
+    /// Waits until the cookie is ripe, by an expedited grace period. Task context, may
+    /// sleep, not in a section.
+    #[track_caller]
+    pub fn cond_synchronize_expedited(&self, cookie: ExpCookie) {
+        self.assert_may_wait();
+        if !self.poll_expedited(cookie) {
+            self.expedite(cookie.0);
+        }
+    }
+
+    /// [`snap`](Self::snap) for grace periods of either kind. Any context.
+    pub fn snap_full(&self) -> FullCookie {
+        FullCookie {
+            normal: self.snap(),
+            expedited: self.snap_expedited(),
+        }
+    }
+
+    /// [`snap_full`](Self::snap_full), and asks for the normal grace period. Any context but
+    /// NMI.
+    pub fn start_poll_full(&self) -> FullCookie {
+        FullCookie {
+            expedited: self.snap_expedited(),
+            normal: self.start_poll(),
+        }
+    }
+
+    /// Whether one of the two is ripe. Any context.
+    pub fn poll_full(&self, cookie: FullCookie) -> bool {
+        self.poll(cookie.normal) || self.poll_expedited(cookie.expedited)
+    }
+
+    /// Waits until one of the two is ripe. Task context, may sleep, not in a section.
+    #[track_caller]
+    pub fn cond_synchronize_full(&self, cookie: FullCookie) {
+        if !self.poll_full(cookie) {
+            self.synchronize();
+        }
+    }
+}
