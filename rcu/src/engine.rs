@@ -282,6 +282,14 @@ impl<M: Machine> Rcu<M> {
     #[cfg(debug_assertions)]
     pub fn set_faults(&self, faults: crate::Faults) {
         self.faults.set(faults);
+        let lose = faults.contains(crate::Faults::LOSE_QS);
+        let [normal, expedited] = self.tree.lose_reports(lose);
+        if normal {
+            self.wake();
+        }
+        if expedited {
+            self.expedited.done();
+        }
     }
 
     fn wanted(&self) -> Wanted {

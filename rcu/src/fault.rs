@@ -50,21 +50,15 @@ impl Faults {
 #[derive(Debug, Default)]
 pub(crate) struct Switches {
     on: AtomicU32,
-    /// Counts, so that not every quiescent state is lost.
-    turn: AtomicU32,
     /// CPUs that were idle once.
     idle_once: AtomicU64,
 }
-
-/// One in so many quiescent states is lost.
-const LOSE_EVERY: u32 = 8;
 
 // Relaxed throughout: switched in tests, whenever it takes effect.
 impl Switches {
     pub const fn new() -> Self {
         Self {
             on: AtomicU32::new(0),
-            turn: AtomicU32::new(0),
             idle_once: AtomicU64::new(0),
         }
     }
@@ -75,15 +69,6 @@ impl Switches {
 
     pub fn contains(&self, fault: Faults) -> bool {
         Faults(self.on.load(Ordering::Relaxed)).contains(fault)
-    }
-
-    /// Whether a report is to be lost now.
-    pub fn lose_one(&self) -> bool {
-        self.contains(Faults::LOSE_QS)
-            && self
-                .turn
-                .fetch_add(1, Ordering::Relaxed)
-                .is_multiple_of(LOSE_EVERY)
     }
 
     /// Whether a CPU, which is `idle` or not, shall count as idle.

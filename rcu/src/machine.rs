@@ -67,7 +67,7 @@ pub unsafe trait Machine: Platform {
 
     /// A grace period does not end: the machine says so, with the stacks of the CPUs in
     /// [`Stall::cpus`]. Task or interrupt context, no lock of the engine held.
-    fn stalled(stall: &Stall<'_>);
+    fn stalled(stall: &Stall);
 
     /// Something is wrong with the use of RCU (a head queued twice, say), and the machine
     /// says so. Any context but NMI.

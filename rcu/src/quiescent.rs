@@ -87,10 +87,6 @@ impl<M: Machine> Rcu<M> {
     fn pass(&self) {
         // Relaxed: what counts is the mask under the leaf's lock.
         let wanted = self.wanted_here().swap(0, Ordering::Relaxed);
-        #[cfg(debug_assertions)]
-        if self.faults.lose_one() {
-            return;
-        }
         let cpu = M::current_cpu().index();
         if wanted & NORMAL != 0 && self.tree.report(cpu, Kind::Normal) {
             self.wake();

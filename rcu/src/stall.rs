@@ -7,32 +7,40 @@ use arrayvec::ArrayVec;
 use platform::{CpuId, CpuMask, sync::Ordering};
 
 use crate::{
-    Machine, Rcu,
-    arrows::Arrow,
-    grace_period::bits,
-    seq::Seq,
-    text::NodeLine,
-    tree::{Kind, Tree},
+    Machine, Rcu, arrows::Arrow, grace_period::bits, seq::Seq, text::NodeLine, tree::Kind,
 };
 
 /// The most threads that a report names.
 const MOST_THREADS: usize = 16;
+/// The most nodes.
+const MOST_NODES: usize = 16;
 /// How much longer than the stall time a CPU's tick waits before it reports that the
 /// engine's thread has not: that factor.
 const THREAD_LATE: u64 = 2;
 
-/// What is known of it. Its text says all but the stacks.
-pub struct Stall<'a> {
+/// What is known of it, all of it taken before: to print it needs no lock. Its text says all
+/// but the stacks.
+pub struct Stall {
     what: &'static str,
     seq: Seq,
     age_ns: u64,
     cpus: CpuMask,
     threads: ArrayVec<u32, MOST_THREADS>,
-    thread: &'a dyn fmt::Display,
-    nodes: &'a dyn fmt::Display,
+    thread: ThreadState,
+    /// The nodes that wait for something, from the root on.
+    nodes: ArrayVec<NodeLine, MOST_NODES>,
 }
 
-impl Stall<'_> {
+/// What the thread that makes grace periods is doing.
+#[derive(Debug)]
+enum ThreadState {
+    /// Somebody steps its machine at this moment.
+    Stepped,
+    /// Its machine waits.
+    Waits { running: bool, scans: u32 },
+}
+
+impl Stall {
     /// CPUs that have not reported.
     pub fn cpus(&self) -> CpuMask {
         self.cpus
@@ -45,7 +53,7 @@ impl Stall<'_> {
     }
 }
 
-impl fmt::Display for Stall<'_> {
+impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -67,54 +75,22 @@ impl fmt::Display for Stall<'_> {
             let comma = if index > 0 { "," } else { "" };
             write!(f, "{comma}{thread}")?;
         }
-        write!(f, "; {}\n{}", self.thread, self.nodes)
+        match self.thread {
+            ThreadState::Stepped => f.write_str("; the machine is being stepped")?,
+            ThreadState::Waits { running, scans } => {
+                let state = if running { "running" } else { "idle" };
+                write!(f, "; the machine is {state} and has looked {scans} times")?;
+            }
+        }
+        self.nodes
+            .iter()
+            .try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
-impl fmt::Debug for Stall<'_> {
+impl fmt::Debug for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// The nodes that wait for something.
-struct Waiting<'a, M: Machine>(&'a Tree<M>, Kind);
-
-impl<M: Machine> fmt::Display for Waiting<'_, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
-        for number in 0..self.0.nodes().len() {
-            let line = NodeLine::of(self.0, number);
-            if line.waits(self.1) {
-                let end = if first { "" } else { "\n" };
-                write!(f, "{end}  {line}")?;
-                first = false;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the thread that makes grace periods is doing.
-struct Thread<'a, M: Machine>(&'a Rcu<M>);
-
-impl<M: Machine> fmt::Display for Thread<'_, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.grace_period.try_lock() {
-            None => f.write_str("its machine is being stepped"),
-            Some(gp) => {
-                let state = if gp.machine.is_running() {
-                    "running"
-                } else {
-                    "idle"
-                };
-                write!(
-                    f,
-                    "its machine is {state}, {} looks so far",
-                    gp.machine.scans()
-                )
-            }
-        }
     }
 }
 
@@ -149,9 +125,22 @@ impl<M: Machine> Rcu<M> {
             age_ns,
             cpus,
             threads,
-            thread: &Thread(self),
-            nodes: &Waiting(&self.tree, kind),
+            thread: self.thread_state(),
+            nodes: (0..self.tree.nodes().len())
+                .map(|number| NodeLine::of(&self.tree, number))
+                .filter(|line| line.waits(kind))
+                .take(MOST_NODES)
+                .collect(),
         });
+    }
+
+    fn thread_state(&self) -> ThreadState {
+        self.grace_period
+            .try_lock()
+            .map_or(ThreadState::Stepped, |gp| ThreadState::Waits {
+                running: gp.machine.is_running(),
+                scans: gp.machine.scans(),
+            })
     }
 
     fn is_over(&self, kind: Kind) -> bool {

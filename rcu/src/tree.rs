@@ -78,6 +78,9 @@ pub struct Tree<P: Platform> {
     /// The furthest cookie that has been asked for at the root.
     requested: AtomicU64,
     pub(crate) arrows: Arrows,
+    /// A fault: reports are lost on their way up.
+    #[cfg(debug_assertions)]
+    lossy: core::sync::atomic::AtomicBool,
 }
 
 /// Aligned so that nodes do not share lines.
@@ -161,6 +164,8 @@ impl<P: Platform> Tree<P> {
             reported: [const { 0 }; 2].map(AtomicU64::new),
             requested: AtomicU64::new(Cookie::COMPLETED.to_bits()),
             arrows: Arrows::new(),
+            #[cfg(debug_assertions)]
+            lossy: core::sync::atomic::AtomicBool::new(false),
         })
     }
 
@@ -343,7 +348,37 @@ impl<P: Platform> Tree<P> {
             return false;
         }
         drop(state);
+        #[cfg(debug_assertions)]
+        if self.lossy.load(Ordering::Relaxed) {
+            return false;
+        }
         self.up(leaf, kind)
+    }
+
+    /// A fault: from now on reports of leaves are lost, or are again not; then those that
+    /// were are made up for. `true`: that was the last one.
+    #[cfg(debug_assertions)]
+    pub(crate) fn lose_reports(&self, lose: bool) -> [bool; 2] {
+        self.lossy.store(lose, Ordering::Relaxed);
+        let kinds = [Kind::Normal, Kind::Expedited];
+        kinds.map(|kind| {
+            let lost = |leaf: &usize| {
+                let empty = self.nodes[*leaf].lock().is_empty(kind);
+                empty && !lose && self.awaits(*leaf, kind)
+            };
+            let lost = self.leaves().filter(lost);
+            lost.filter(|leaf| self.up(*leaf, kind)).count() > 0
+        })
+    }
+
+    /// Whether a grace period waits for the report of a leaf that waits for nothing.
+    #[cfg(debug_assertions)]
+    fn awaits(&self, leaf: usize, kind: Kind) -> bool {
+        match (self.nodes[leaf].place.parent, kind) {
+            (Some((parent, bit)), _) => self.nodes[parent].lock().mask[kind as usize] & bit != 0,
+            (None, Kind::Normal) => self.seq().is_running() && !self.is_reported(),
+            (None, Kind::Expedited) => !self.expedited_reported(),
+        }
     }
 
     /// A node waits for nothing any more, since a moment ago: clears its bit in the parent,
