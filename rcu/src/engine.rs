@@ -334,10 +334,12 @@ impl<M: Machine> Rcu<M> {
     }
 
     /// Steps the machine until it has to wait; until when (`None`: until it is woken).
-    /// A helper does not wait for others who step it, and gets `Some(u64::MAX)` if nothing
-    /// is left to do.
+    /// A helper does not wait for others who step it, makes what it came for and no more,
+    /// and gets `Some(u64::MAX)` if nothing is left to do.
     fn drive(&self, helper: bool) -> Option<u64> {
-        loop {
+        // What a helper came for begins after what is running.
+        let mut may_end = if helper { 2 } else { u32::MAX };
+        while may_end > 0 {
             let guard = if helper {
                 self.grace_period.try_lock()
             } else {
@@ -369,12 +371,16 @@ impl<M: Machine> Rcu<M> {
                     self.latency.add(ns);
                     ended.complete();
                     self.ripen();
+                    if helper {
+                        may_end -= 1;
+                    }
                 }
                 Step::Stalled(age) => self.report_stall(age),
                 Step::Wait(None) if helper && idle => return Some(u64::MAX),
                 Step::Wait(at) => return at,
             }
         }
+        None
     }
 
     /// A grace period has ended: wakes the threads of CPUs whose callbacks are ripe.
