@@ -15,6 +15,8 @@
 //! | `expedited` | grace periods by interrupts |
 //! | `barrier` | waiting for callbacks |
 //! | `poll` | waiting for grace periods, and asking whether one would have to |
+//! | [`Pointer`], [`list`], [`hash`] | what users hold things by |
+//! | `boxed`, [`Retired`] | what can be freed by way of a grace period, and only so |
 //! | [`blocked`] | threads that were switched away in a section |
 //! | `stall`, `stats`, `text`, [`arrows`] | looking inside |
 //!
@@ -29,6 +31,7 @@ extern crate std;
 pub mod arrows;
 mod barrier;
 pub mod blocked;
+mod boxed;
 mod call;
 pub mod callbacks;
 mod config;
@@ -39,11 +42,15 @@ mod expedited;
 pub mod fault;
 pub mod geometry;
 pub mod grace_period;
+pub mod hash;
+pub mod list;
 mod machine;
 mod memory;
+mod pointer;
 mod poll;
 mod quiescent;
 mod reader;
+mod retired;
 pub mod seq;
 mod stall;
 mod stats;
@@ -51,14 +58,17 @@ mod text;
 pub mod tree;
 mod waiters;
 
+pub use boxed::RcuBox;
 pub use callbacks::{Function, Head};
 pub use config::Config;
 pub use engine::Rcu;
 #[cfg(debug_assertions)]
 pub use fault::Faults;
 pub use machine::Machine;
+pub use pointer::Pointer;
 pub use poll::{ExpCookie, FullCookie};
 pub use reader::{Guard, read};
+pub use retired::Retired;
 pub use seq::{Cookie, Seq};
 pub use stall::Stall;
 pub use stats::Stats;
