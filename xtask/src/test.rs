@@ -40,7 +40,7 @@ use self::kernel::Job;
 use self::outcome::{CaseResult, Outcome, Totals, full_name};
 use self::qemu::Qemu;
 use self::report::Reporter;
-use self::scenario::{Absent, GROUP, Limits, NMI_GRACE, World};
+use self::scenario::{Absent, GROUP, Limits, NMI_GRACE, Scenario, World};
 use self::shapes::Shape;
 use self::subject::Log;
 use self::tier::Tier;
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
     }
 
     /// The scenarios that are selected.
-    fn scenarios(&self) -> Vec<scenario::Scenario> {
+    fn scenarios(&self) -> Vec<Scenario> {
         if !self.filter.wants(Kind::Boot) {
             return Vec::new();
         }
@@ -185,9 +185,16 @@ impl<'a> Run<'a> {
                 "shuffled: --shuffle={seed} gives the same order again"
             ));
         }
-        for (shape, globs) in shapes {
-            self.suites(&world, shape, globs, shuffle, reporter);
-        }
+        std::thread::scope(|scope| {
+            // It takes minutes the first time, and the suites leave a processor idle for as
+            // long. Who needs it waits for it.
+            if !shapes.is_empty() && scenarios.iter().any(Scenario::boots_by_uefi) {
+                scope.spawn(|| world.make_disk());
+            }
+            for (shape, globs) in shapes {
+                self.suites(&world, shape, globs, shuffle, reporter);
+            }
+        });
         scenario::run(scenarios, &world, reporter);
     }
 

@@ -19,7 +19,7 @@ use super::outcome::{CaseResult, Outcome, full_name};
 use super::report::Reporter;
 use super::subject::{Log, Start, listen};
 use super::tier::Tier;
-use crate::machine::Machine;
+use crate::machine::{Firmware, Machine};
 
 /// The group of all scenarios.
 pub const GROUP: &str = "boot";
@@ -39,6 +39,17 @@ pub struct Scenario {
     pub least: Tier,
     /// What happens.
     pub action: Action,
+}
+
+impl Scenario {
+    /// Whether its machine starts by UEFI.
+    pub fn boots_by_uefi(&self) -> bool {
+        match &self.action {
+            Action::Boot(boot) | Action::Twice(boot) => boot.machine.firmware == Firmware::Uefi,
+            Action::Planted(planted) => planted.machine.firmware == Firmware::Uefi,
+            Action::Program(_) | Action::Orphan => false,
+        }
+    }
 }
 
 /// What a scenario does.
