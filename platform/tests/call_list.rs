@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use platform::call_list::{Call, CallList, Node};
+use platform::call_list::{Call, CallList, Node, Pushed};
 
 const CPUS: usize = 4;
 const ROUNDS: usize = 2_000;
@@ -58,10 +58,39 @@ fn calls_run_oldest_first() {
     let calls: [Call<'_>; 3] = core::array::from_fn(|number| Call::new(&functions[number], 1));
     let nodes: [Node; 3] = core::array::from_fn(|number| Node::new(&calls[number]));
     // SAFETY: calls and nodes outlive the list's use of them, which ends below.
-    let empty: [bool; 3] = core::array::from_fn(|number| unsafe { list.push(&nodes[number]) });
-    assert_eq!(empty, [true, false, false]);
+    let pushed: [Pushed; 3] = core::array::from_fn(|number| unsafe { list.push(&nodes[number]) });
+    assert_eq!(pushed, [Pushed::First, Pushed::Behind, Pushed::Behind]);
     assert!(calls.iter().all(|call| !call.is_done()));
     list.serve();
     assert!(calls.iter().all(Call::is_done));
     assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+}
+
+#[test]
+fn a_closed_list_takes_nothing() {
+    let list = CallList::new();
+    let ran = AtomicUsize::new(0);
+    let function = || {
+        ran.fetch_add(1, Ordering::Relaxed);
+    };
+    let calls: [Call<'_>; 3] = core::array::from_fn(|_| Call::new(&function, 1));
+    let nodes: [Node; 3] = core::array::from_fn(|number| Node::new(&calls[number]));
+    // SAFETY: here and below: calls and nodes outlive the list's use of them.
+    assert_eq!(unsafe { list.push(&nodes[0]) }, Pushed::First);
+    assert!(!list.close() && !list.is_closed(), "it has a call to serve");
+    list.serve();
+    assert!(list.close() && list.is_closed());
+    // SAFETY: as above.
+    assert_eq!(unsafe { list.push(&nodes[1]) }, Pushed::Closed);
+    calls[1].skip();
+    assert!(calls[1].is_done());
+    // Serving does not open it.
+    list.serve();
+    assert!(list.is_closed());
+    list.open();
+    // SAFETY: as above.
+    assert_eq!(unsafe { list.push(&nodes[2]) }, Pushed::First);
+    list.serve();
+    assert!(calls[2].is_done());
+    assert_eq!(ran.load(Ordering::Relaxed), 2);
 }

@@ -9,7 +9,7 @@ use loom::thread;
 
 use platform::{
     CpuId, CpuMask, Mark, Platform,
-    call_list::{Call, CallList, Node},
+    call_list::{Call, CallList, Node, Pushed},
     model::{self, Model, Setup},
 };
 
@@ -32,7 +32,7 @@ impl Cpu {
         let call = Call::new(function, 1);
         let node = Node::new(&call);
         // SAFETY: both stay on this stack until the call is done.
-        if unsafe { self.list.push(&node) } {
+        if unsafe { self.list.push(&node) } == Pushed::First {
             self.interrupt.notify();
         }
         while !call.is_done() {
@@ -102,7 +102,7 @@ fn two_callers_lose_nothing() {
                     let call: &'static Call<'_> = Box::leak(Box::new(Call::new(function, 1)));
                     let node: &'static Node = Box::leak(Box::new(Node::new(call)));
                     // SAFETY: both are there for ever.
-                    if unsafe { there.list.push(node) } {
+                    if unsafe { there.list.push(node) } == Pushed::First {
                         there.interrupt.notify();
                     }
                     call
@@ -114,6 +114,49 @@ fn two_callers_lose_nothing() {
             assert!(caller.join().unwrap().is_done());
         }
         assert_eq!(ran.load(SeqCst), 2);
+    });
+}
+
+/// A CPU goes offline while two others call it: it serves each call, or refuses it, and never
+/// leaves one on its list.
+#[test]
+fn a_list_that_closes_serves_or_refuses() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let cpu = Cpu::new();
+        let ran: &'static Plain = Box::leak(Box::new(Plain::new(0)));
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let there = Arc::clone(&cpu);
+                thread::spawn(move || {
+                    let function = Box::leak(Box::new(|| {
+                        ran.fetch_add(1, SeqCst);
+                    }));
+                    let call: &'static Call<'_> = Box::leak(Box::new(Call::new(function, 1)));
+                    let node: &'static Node = Box::leak(Box::new(Node::new(call)));
+                    // SAFETY: both are there for ever.
+                    let pushed = unsafe { there.list.push(node) };
+                    if pushed == Pushed::Closed {
+                        call.skip();
+                    }
+                    (call, pushed)
+                })
+            })
+            .collect();
+        // What the CPU does last, with interrupts off.
+        while !cpu.list.close() {
+            cpu.list.serve();
+        }
+        // A list that is closed is not opened by being served.
+        cpu.list.serve();
+        let mut served = 0;
+        for caller in callers {
+            let (call, pushed) = caller.join().unwrap();
+            assert!(call.is_done(), "a call is left: {pushed:?}");
+            served += usize::from(pushed != Pushed::Closed);
+        }
+        assert_eq!(ran.load(SeqCst), served);
     });
 }
 

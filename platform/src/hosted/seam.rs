@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Acquisition, Context, CpuId, CpuMask, Mark, NodeId, NodeMask, PerCpuAddr, Platform, Spawn,
     SpawnError,
-    call_list::{Call, Node},
+    call_list::{Call, Node, Pushed},
     deferred::List,
     lock::LockClass,
 };
@@ -243,7 +243,7 @@ unsafe impl Platform for Hosted {
                 let target = &machine.cpus[cpu.index()];
                 // SAFETY: call and node stay until the call is done: the bomb keeps what runs
                 // until then from unwinding.
-                if unsafe { target.calls.push(node) } {
+                if unsafe { target.calls.push(node) } == Pushed::First {
                     target.raise(CALLS);
                 }
             }

@@ -13,7 +13,7 @@ use super::Machine;
 use crate::{
     Acquisition, Context, CpuId, CpuMask, LOCAL_DISTANCE, LockKind, Mark, NodeId, NodeMask,
     PerCpuAddr, Platform, REMOTE_DISTANCE, Spawn, SpawnError,
-    call_list::{Call, Node},
+    call_list::{Call, Node, Pushed},
     deferred::List,
     lock::LockClass,
     park::ParkWord,
@@ -346,7 +346,7 @@ unsafe impl Platform for Model {
         for (cpu, node) in targets.iter().zip(&nodes) {
             let target = &machine.cpus[cpu.index()];
             // SAFETY: call and node stay until the call is done, below.
-            if unsafe { target.calls.push(node) } {
+            if unsafe { target.calls.push(node) } == Pushed::First {
                 target.raise();
             }
         }
