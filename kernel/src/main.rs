@@ -16,6 +16,7 @@ mod boot;
 mod exit;
 mod files;
 mod heap;
+mod hotplug;
 mod klog;
 mod kunit;
 mod lockdep;
@@ -68,8 +69,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     arch::irq::enable();
     memory::vmalloc::init();
     console::enable_receive_interrupt();
-    smp::start_others();
-    softirq::start_threads();
+    hotplug::start();
     percpu_area::register_shrinker();
     memory::vmalloc::start_thread();
     schedule::init();

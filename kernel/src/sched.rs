@@ -20,6 +20,7 @@
 mod exit;
 mod idle;
 mod run_queue;
+mod sharing;
 mod spawn;
 mod stack_pool;
 mod switch;
@@ -30,8 +31,9 @@ use core::sync::atomic::Ordering;
 
 use platform::{CpuId, CpuMask, Priority};
 
-pub use idle::{become_idle, eqs, is_idle};
+pub use idle::{become_idle, eqs, is_idle, leave_for_good};
 pub use run_queue::ready_count;
+pub use sharing::{start_sharing, stop_sharing};
 pub use spawn::{Builder, JoinHandle};
 pub use stack_pool::free_unused as free_unused_stacks;
 pub use switch::{
@@ -48,12 +50,7 @@ use crate::{
 /// Makes the boot CPU's code a thread and gives the CPU an idle thread. From here on there
 /// are threads.
 pub fn init() {
-    let main = spawn::adopt(
-        format_args!("main"),
-        CpuId::BOOT,
-        CpuMask::ALL,
-        Priority::Normal,
-    );
+    let main = spawn::adopt(format_args!("main"), CpuId::BOOT, Builder::new());
     run_queue::note_running(CpuId::BOOT, &main);
     idle::make_for_boot_cpu();
     timer::start_tick();
@@ -100,12 +97,13 @@ pub fn sleep_ns(ns: u64) {
     sleep_until(time::now_ns().saturating_add(ns));
 }
 
-/// Moves the thread that runs this to other CPUs; on one of them when it returns.
+/// Moves the thread that runs this to other CPUs; on one of them when it returns, unless all
+/// of them went offline meanwhile.
 pub fn move_to(allowed: CpuMask) {
-    let possible = allowed.intersection(smp::online());
+    let possible = allowed.intersection(smp::active());
     assert!(!possible.is_empty(), "no CPU of {allowed} is online");
     current().set_allowed(allowed);
-    while !possible.contains(smp::this_cpu()) {
+    while !current().may_run_on(smp::this_cpu()) {
         yield_now();
     }
 }
@@ -115,10 +113,7 @@ pub fn move_to(allowed: CpuMask) {
 pub fn freeze(thread: &Thread) {
     // Relaxed: the interrupt below makes its CPU look.
     thread.frozen.store(true, Ordering::Relaxed);
-    let cpu = thread.cpu();
-    if smp::online().contains(cpu) {
-        smp::call_on(cpu, &preempt::want_switch);
-    }
+    smp::call_many(CpuMask::only(thread.cpu()), &preempt::want_switch);
 }
 
 /// Whether some CPU is on the thread.
@@ -177,6 +172,7 @@ pub fn tick() {
     let current = current();
     if current_stretch_ns(cpu) >= timer::TICK_NS && run_queue::contended(cpu, &current)
         || current.frozen.load(Ordering::Relaxed)
+        || !current.may_run_on(cpu)
     {
         switch::end_turn();
     }

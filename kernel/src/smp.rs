@@ -1,17 +1,18 @@
 //! Many CPUs: who is there, and calling a function on others.
 //!
 //! Calls go through [`platform::call_list`], which has the protocol; here are the interrupt
-//! that it needs and the waiting.
+//! that it needs and the waiting. CPUs come and go at run time ([`crate::hotplug`]): a call
+//! runs on those that are online, and waits for nobody else.
 //!
 //! A caller with interrupts off serves its own list while it waits, so two CPUs that call
 //! each other from interrupt context do not wait for ever. Nobody may call while holding a
 //! lock that a handler takes.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use platform::{
     CpuId, CpuMask, MAX_CPUS, Mark, Platform,
-    call_list::{Call, CallList, Node},
+    call_list::{Call, CallList, Node, Pushed},
 };
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         interrupts::vector,
         irq,
         percpu::{self, PerCpuCell},
-        smp_boot, tlb,
+        tlb,
     },
     boot,
     machine::Kernel,
@@ -44,7 +45,11 @@ percpu! {
     pub static TIMERS: u64 = 0;
 }
 
+/// CPUs that take interrupts. Each CPU sets and clears its own bit.
 static ONLINE: AtomicU64 = AtomicU64::new(1);
+/// Those of them where threads may be put. A CPU's bit is changed with the lock of its run
+/// queue held.
+static ACTIVE: AtomicU64 = AtomicU64::new(1);
 static LISTS: [CallList; MAX_CPUS] = [const { CallList::new() }; MAX_CPUS];
 
 /// Interrupts that a CPU took, by kind.
@@ -76,10 +81,30 @@ pub fn try_this_cpu() -> Option<CpuId> {
     CpuId::new(u32::try_from(CPU_NUMBER.get()).ok()?)
 }
 
-/// CPUs that run.
+/// CPUs that run, at the time. One may go at once, unless
+/// [`hotplug::read_lock`](crate::hotplug::read_lock) is held.
 pub fn online() -> CpuMask {
-    // Acquire pairs with the Release in `mark_online`: the CPU's structures are there.
+    // Acquire pairs with the change in `join`: the CPU's structures are there.
     CpuMask::from_bits(ONLINE.load(Ordering::Acquire))
+}
+
+/// CPUs that threads may be put on: those that are online, but for ones that are about to go
+/// or have just come. Exact for who holds a CPU's run queue lock, as far as that CPU goes.
+#[inline]
+pub fn active() -> CpuMask {
+    // Relaxed: a hint, or ordered by the run queue's lock.
+    CpuMask::from_bits(ACTIVE.load(Ordering::Relaxed))
+}
+
+/// Changes whether threads may be put on a CPU. With the lock of its run queue.
+pub fn set_active(cpu: CpuId, active: bool) {
+    let bit = CpuMask::only(cpu).bits();
+    // Relaxed: the lock orders it.
+    if active {
+        ACTIVE.fetch_or(bit, Ordering::Relaxed);
+    } else {
+        ACTIVE.fetch_and(!bit, Ordering::Relaxed);
+    }
 }
 
 /// CPUs that the machine has and this kernel serves.
@@ -87,9 +112,29 @@ pub fn cpus() -> CpuMask {
     boot::topology().cpus()
 }
 
-/// A new CPU's last step of start-up.
-pub fn mark_online(cpu: CpuId) {
-    ONLINE.fetch_or(CpuMask::only(cpu).bits(), Ordering::Release);
+/// This CPU, which has just started, can be called from here on. Interrupts off.
+pub fn join() {
+    let own = this_cpu();
+    LISTS[own.index()].open();
+    // Release: who sees the bit sees the CPU's structures, and its list open.
+    ONLINE.fetch_or(CpuMask::only(own).bits(), Ordering::Release);
+    // SeqCst with the one in `flush_tlb`: who did not find this CPU online has what it
+    // unmapped seen by what follows.
+    fence(Ordering::SeqCst);
+    tlb::flush_all_local();
+}
+
+/// This CPU cannot be called any more, if no call waits for it; whether that is so. Interrupts
+/// off; nothing of others may run here until [`join`].
+#[must_use = "a call may have come first"]
+pub fn leave() -> bool {
+    let own = this_cpu();
+    if !LISTS[own.index()].close() {
+        return false;
+    }
+    // Release: what this CPU did while online comes before.
+    ONLINE.fetch_and(!CpuMask::only(own).bits(), Ordering::Release);
+    true
 }
 
 /// A CPU's interrupt counts.
@@ -132,10 +177,8 @@ pub fn prepare_boot_cpu() {
     cpu_local::set_boot_stacks(stacks);
 }
 
-/// Starts every other CPU that the topology has.
-pub fn start_others() {
-    let wanted = cpus();
-    smp_boot::start(wanted.without(CpuId::BOOT));
+/// Says how many CPUs there are, when those that could be started have been.
+pub fn report() {
     log::info!(
         "smp: {} of {} CPUs online ({})",
         online().count(),
@@ -149,31 +192,34 @@ pub fn start_others() {
 ///
 /// # Panics
 ///
-/// If the CPU is not online.
+/// If the CPU is not online. Where it may go, use [`call_many`].
 pub fn call_on(cpu: CpuId, f: &(dyn Fn() + Sync)) {
-    assert!(online().contains(cpu), "{cpu:?} is not online");
-    call_many(CpuMask::only(cpu), f);
+    let ran = call_many(CpuMask::only(cpu), f);
+    assert!(ran.contains(cpu), "{cpu:?} is not online");
 }
 
-/// [`call_on`] for every CPU that is online.
-pub fn call_all(f: &(dyn Fn() + Sync)) {
-    call_many(online(), f);
+/// [`call_many`] for every CPU that is online.
+pub fn call_all(f: &(dyn Fn() + Sync)) -> CpuMask {
+    call_many(online(), f)
 }
 
-/// [`call_on`] for those of `mask` that are online, all at once.
-pub fn call_many(mask: CpuMask, f: &(dyn Fn() + Sync)) {
-    call_by(mask, vector::CALL, f);
+/// [`call_on`] for those of `mask` that are online, all at once; on which it ran. A CPU that
+/// goes offline meanwhile runs it, or is not waited for.
+pub fn call_many(mask: CpuMask, f: &(dyn Fn() + Sync)) -> CpuMask {
+    call_by(mask, vector::CALL, f)
 }
 
 /// Drops TLB entries for `virt..virt+len` on every CPU. May not be called with a lock held
 /// that an interrupt handler takes.
 pub fn flush_tlb(virt: u64, len: u64) {
+    // SeqCst: see `join`.
+    fence(Ordering::SeqCst);
     call_by(online(), vector::SHOOTDOWN, &|| tlb::flush_local(virt, len));
 }
 
-fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {
+fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) -> CpuMask {
     Kernel::mark(Mark::Call);
-    let targets = mask.intersection(online());
+    let mut targets = mask.intersection(online());
     let irqs_off = irq::disable();
     let own = this_cpu();
     let others = targets.without(own);
@@ -182,10 +228,16 @@ fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {
     for cpu in others {
         // SAFETY: call and nodes stay on this stack until the call is done, below. A panic
         // in `f` on this CPU does not unwind.
-        let was_empty = unsafe { LISTS[cpu.index()].push(&nodes[cpu.index()]) };
-        // A list that was not empty has its interrupt under way.
-        if was_empty {
-            apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector);
+        match unsafe { LISTS[cpu.index()].push(&nodes[cpu.index()]) } {
+            Pushed::First => {
+                apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector);
+            }
+            // It has its interrupt under way.
+            Pushed::Behind => {}
+            Pushed::Closed => {
+                call.skip();
+                targets.clear(cpu);
+            }
         }
     }
     if targets.contains(own) {
@@ -198,6 +250,7 @@ fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) {
         }
         core::hint::spin_loop();
     }
+    targets
 }
 
 /// Runs what other CPUs asked of this one. Interrupts off.

@@ -8,7 +8,7 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use platform::{Context, CpuId, MAX_CPUS, Priority};
+use platform::{Context, CpuId, MAX_CPUS, Priority, SpawnError};
 
 use crate::{
     arch::{
@@ -121,26 +121,36 @@ fn wake_thread() {
     }
 }
 
-/// Starts the threads, one for each CPU that is online.
-pub fn start_threads() {
-    for cpu in smp::online() {
-        let thread = sched::Builder::new()
-            .on(cpu)
-            .priority(Priority::Normal)
-            .spawn(format_args!("softirq/{cpu}"), move || serve(cpu))
-            .unwrap_or_else(|error| panic!("softirq/{cpu}: {error}"));
-        thread.detach();
+/// Starts the thread of a CPU that has come up, if it is the first time: it stays with the CPU
+/// then, and while that is offline nothing is raised there.
+///
+/// # Errors
+///
+/// [`SpawnError`].
+pub fn start_thread(cpu: CpuId) -> Result<(), SpawnError> {
+    if !THREADS[cpu.index()].load(Ordering::Acquire).is_null() {
+        return Ok(());
     }
-}
-
-fn serve(cpu: CpuId) {
-    // Leaked: the pointer in THREADS is for ever.
-    let own = core::mem::ManuallyDrop::new(sched::current_ref());
+    let thread = sched::Builder::new()
+        .on(cpu)
+        .stays()
+        .priority(Priority::Normal)
+        .spawn(format_args!("softirq/{cpu}"), move || serve(cpu))?;
+    // Its pointer in THREADS is for ever.
+    let own = core::mem::ManuallyDrop::new(thread.thread().clone());
     THREADS[cpu.index()].store(
         core::ptr::from_ref::<Thread>(&own).cast_mut(),
         Ordering::Release,
     );
+    // What was raised before nobody could wake it for.
+    sched::unpark(&own);
+    thread.detach();
+    Ok(())
+}
+
+fn serve(cpu: CpuId) {
     loop {
+        debug_assert_eq!(cpu, smp::this_cpu());
         let irqs_off = irq::disable();
         let raised = take();
         if raised == 0 {

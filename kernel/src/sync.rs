@@ -16,6 +16,10 @@ pub type IrqLockGuard<'a, T, C> = lock::IrqSpinGuard<'a, T, Kernel, C>;
 pub type SpinLock<T, C> = lock::SpinLock<T, Kernel, C>;
 
 lock_class! {
+    /// CPUs coming and going; held to read by who needs them to stay. Sleeps.
+    pub struct Hotplug = ("hotplug", 1);
+    /// The table of what is done when they do.
+    pub struct HotplugSteps = ("hotplug steps", 68);
     /// The test results so far.
     pub struct TestOutput = ("test output", 30);
     /// Kernel page tables and the device range. Takes frames for tables.
@@ -31,7 +35,7 @@ lock_class! {
     /// Free thread stacks.
     pub struct StackPool = ("stack pool", 77);
     /// A CPU's timers. Alarms wake threads under it.
-    pub struct Timers = ("timers", 85);
+    pub struct Timers = ("timers", 85, nests);
     /// A CPU's ready threads.
     pub struct RunQueue = ("run queue", 90);
     /// What is being watched.

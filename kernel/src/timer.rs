@@ -1,6 +1,7 @@
 //! Timers: for each CPU a tree by deadline, and its one-shot interrupt set for the first.
 //!
-//! A timer never fires early. It fires on the CPU that armed it. Two kinds:
+//! A timer never fires early. It fires on the CPU that armed it, or, if that has gone offline,
+//! on the one that its timers went to. Two kinds:
 //!
 //! - *alarms* end the sleep of a thread; they fire in the interrupt, under the lock of the
 //!   CPU's timers, so that who cancels an alarm knows that it is over;
@@ -15,6 +16,7 @@
 //! | armed | a CPU's `armed` tree | that CPU's interrupt, to expired (alarm: fired, idle); `cancel`, to idle |
 //! | moving | nowhere: between two CPUs, and counts as armed | who moves it, to armed; others who arm or cancel it, which take it over |
 //! | expired | a CPU's `expired` tree | that CPU's soft interrupt, to running; `cancel`, to idle |
+//! | armed, expired | a CPU that goes offline | it, to armed, in another CPU's tree |
 //! | running | `Base::running` | the soft interrupt, to idle; the function or another CPU may arm it again (on the same CPU) |
 //!
 //! All moves are made under the lock of the CPU's `Base`; a node says which that is, and
@@ -24,7 +26,9 @@ mod base;
 mod call;
 mod raw;
 
-pub use base::{TimerNode, arm_alarm, cancel_alarm, interrupt, start_tick, stop_tick, watch};
+pub use base::{
+    TimerNode, arm_alarm, cancel_alarm, hand_over, interrupt, start_tick, stop_tick, watch,
+};
 pub use call::{Timer, run_expired};
 pub use raw::{Raw, RawKind};
 

@@ -11,6 +11,7 @@ use core::{
 };
 
 use kernel_early::serial::RawSerial;
+use platform::CpuMask;
 
 use crate::{
     smp,
@@ -35,7 +36,8 @@ pub fn arm(ns: u64, what: String) {
     let deadline = DEADLINE.load(Ordering::Relaxed);
     timer::watch(&ALARMS[0], deadline);
     if let Some(other) = smp::online().without(smp::this_cpu()).first() {
-        smp::call_on(other, &|| timer::watch(&ALARMS[1], deadline));
+        // One that goes offline just now does not watch; if it goes later its alarm moves.
+        smp::call_many(CpuMask::only(other), &|| timer::watch(&ALARMS[1], deadline));
     }
 }
 

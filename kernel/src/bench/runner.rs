@@ -10,7 +10,7 @@ use kernel_base::cmdline::CommandLine;
 use platform::{CpuId, CpuMask};
 
 use super::{Options, Run, Stop, Workload, idle, plan};
-use crate::{boot, exit, sched, smp};
+use crate::{boot, exit, hotplug, sched, smp};
 
 /// The warm-up does the part of the operations that has this divisor.
 const WARM_UP: u64 = 10;
@@ -64,6 +64,7 @@ pub fn list(options: &Options) -> bool {
 /// Runs the workloads that `options` select. Whether there are figures, nothing went wrong,
 /// and each pattern means some workload; one that cannot run on this machine is no failure.
 pub fn run(options: &Options) -> bool {
+    let _stay = hotplug::read_lock();
     say(Said::Begin {
         checked: cfg!(debug_assertions),
         rounds: options.rounds,

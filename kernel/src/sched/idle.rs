@@ -1,14 +1,20 @@
-//! A CPU with nothing to run: no tick, asleep until an interrupt.
+//! A CPU with nothing to run: no tick, asleep until an interrupt. Here it also goes offline,
+//! if it is to ([`hotplug::go_if_told`]).
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use alloc::{boxed::Box, sync::Arc};
-use platform::{Context, CpuId, CpuMask, MAX_CPUS, Priority, eqs::Eqs};
+use platform::{Context, CpuId, MAX_CPUS, eqs::Eqs};
 
-use super::{run_queue, spawn, switch, thread::Thread};
+use super::{
+    run_queue,
+    spawn::{self, Builder},
+    switch,
+    thread::Thread,
+};
 use crate::{
-    arch::{irq, preempt},
-    lockdep, smp, timer,
+    arch::{cpu as processor, irq, preempt},
+    hotplug, lockdep, smp, timer,
 };
 
 static THREADS: [AtomicPtr<Thread>; MAX_CPUS] =
@@ -59,21 +65,32 @@ pub(super) fn make_for_boot_cpu() {
     eqs(cpu).idle_exit();
 }
 
-/// A CPU that has just started: what runs becomes its idle thread, for ever. Interrupts off,
-/// preemption off once.
+/// A CPU that has just started: what runs becomes its idle thread, for ever. One that was
+/// online before has its idle thread of then. Interrupts off, preemption off once.
 pub fn become_idle() -> ! {
     let cpu = smp::this_cpu();
-    let thread = spawn::adopt(
-        format_args!("idle/{cpu}"),
-        cpu,
-        CpuMask::only(cpu),
-        Priority::Low,
-    );
-    note(cpu, &thread);
+    // SAFETY: an idle thread never ends.
+    match unsafe { THREADS[cpu.index()].load(Ordering::Acquire).as_ref() } {
+        Some(thread) => switch::adopt(thread),
+        None => note(
+            cpu,
+            &spawn::adopt(format_args!("idle/{cpu}"), cpu, Builder::idle(cpu)),
+        ),
+    }
     eqs(cpu).idle_exit();
-    smp::mark_online(cpu);
+    hotplug::start_here(cpu);
     irq::enable();
     run(cpu)
+}
+
+/// The CPU, which is offline, stops for good: until it is reset. `told`: its last word. On its
+/// idle thread, interrupts off.
+pub fn leave_for_good(cpu: CpuId, told: impl FnOnce()) -> ! {
+    run_queue::idle_ends(cpu);
+    lockdep::check_empty(Context::Task);
+    eqs(cpu).idle_enter();
+    told();
+    processor::halt_forever()
 }
 
 /// Preemption off once, for ever: an idle thread is left only where it says so.
@@ -89,6 +106,7 @@ fn run(cpu: CpuId) -> ! {
         let irqs_off = irq::disable();
         if !preempt::switch_wanted() && !run_queue::has_ready(cpu) {
             timer::stop_tick();
+            hotplug::go_if_told(cpu);
             lockdep::check_empty(Context::Task);
             eqs(cpu).idle_enter();
             // Interrupts come on and the CPU sleeps in one step.

@@ -81,6 +81,11 @@ fn queue(cpu: CpuId) -> &'static RunQueue {
     &QUEUES[cpu.index()]
 }
 
+/// Whether a thread may be put on a CPU's queue. With that queue's lock.
+fn accepts(cpu: CpuId, thread: &Thread) -> bool {
+    thread.stays() || smp::active().contains(cpu)
+}
+
 fn level(thread: &Thread) -> u8 {
     thread.priority() as u8 + 1
 }
@@ -100,27 +105,30 @@ pub(super) enum Place {
 /// The caller has the sole right to do so: the thread is on no CPU and no queue, its
 /// registers are saved.
 pub(super) fn make_ready(thread: &Thread, place: Place) {
-    put(thread, choose_cpu(thread), place);
+    // Again only if the CPU ceased to be active meanwhile.
+    while !put(thread, choose_cpu(thread), place) {}
 }
 
 /// [`make_ready`] for the thread that this CPU has just left: it waits here, unless it may
 /// not run here any more. (A CPU with nothing to do is asked to take it.)
 pub(super) fn requeue(thread: &Thread, place: Place) {
     let own = smp::this_cpu();
-    if thread.allowed().contains(own) {
-        put(thread, own, place);
-    } else {
+    if !thread.may_run_on(own) || !put(thread, own, place) {
         make_ready(thread, place);
     }
 }
 
-fn put(thread: &Thread, cpu: CpuId, place: Place) {
+/// Puts a thread on the queue of `cpu`, unless that does not take it any more; whether it did.
+fn put(thread: &Thread, cpu: CpuId, place: Place) -> bool {
     let own = smp::this_cpu();
     let this = queue(cpu);
     thread.set_cpu(cpu);
     thread.note_state(State::Ready);
     let interrupt = {
         let mut lists = this.lists.lock();
+        if !accepts(cpu, thread) {
+            return false;
+        }
         let list = &mut lists.by_priority[thread.priority() as usize];
         // SAFETY: the thread is alive until it runs and ends (invariant of `Thread`).
         let entry = unsafe { UnsafeRef::from_raw(thread) };
@@ -142,6 +150,7 @@ fn put(thread: &Thread, cpu: CpuId, place: Place) {
     } else {
         share(cpu);
     }
+    true
 }
 
 /// Threads may wait on a CPU's queue for their turn that a CPU with nothing to do could
@@ -166,21 +175,18 @@ fn ask(cpu: CpuId) {
 /// CPUs that have nothing to run, or have not seen yet that they do.
 pub(super) fn idle_cpus() -> CpuMask {
     // Relaxed: a hint, or ordered by the caller's fence.
-    CpuMask::from_bits(IDLE_CPUS.load(Ordering::Relaxed)).intersection(smp::online())
+    CpuMask::from_bits(IDLE_CPUS.load(Ordering::Relaxed)).intersection(smp::active())
 }
 
 /// The CPU it ran on if that has nothing to do, else one that has nothing to do (of the
 /// same node first), else the one it ran on.
 fn choose_cpu(thread: &Thread) -> CpuId {
-    let allowed = thread.allowed().intersection(smp::online());
+    let allowed = thread.places();
     let last = thread.cpu();
-    if thread.is_bound() && allowed.contains(last) {
+    if thread.is_bound() && allowed == CpuMask::only(last) {
         return last;
     }
-    let Some(first) = allowed.first() else {
-        // Bound to a CPU that is not there: it runs where it can.
-        return CpuId::BOOT;
-    };
+    let first = allowed.first().unwrap_or(CpuId::BOOT);
     // One that has been given something does not count, though it may not have seen it yet.
     let idle = idle_cpus()
         .intersection(allowed)
@@ -233,7 +239,12 @@ pub(super) fn pick(cpu: CpuId, leaving: &Thread, keep: Option<bool>) -> Option<U
 }
 
 /// A thread that waits on another CPU's queue and may run here. Interrupts off.
+///
+/// This CPU may cease to be active meanwhile; then the thread leaves it at the next tick.
 pub(super) fn steal(cpu: CpuId) -> Option<UnsafeRef<Thread>> {
+    if !smp::active().contains(cpu) {
+        return None;
+    }
     for victim in smp::online().without(cpu) {
         let that = queue(victim);
         if that.floating.load(Ordering::Relaxed) == 0 {
@@ -241,7 +252,7 @@ pub(super) fn steal(cpu: CpuId) -> Option<UnsafeRef<Thread>> {
         }
         // No other queue's lock is held, so CPUs that steal from each other only wait.
         let mut lists = that.lists.lock();
-        if let Some(thread) = take_for(&mut lists, cpu) {
+        if let Some(thread) = take_first(&mut lists, |thread| thread.may_run_on(cpu)) {
             that.took(&thread);
             thread.set_cpu(cpu);
             return Some(thread);
@@ -250,14 +261,14 @@ pub(super) fn steal(cpu: CpuId) -> Option<UnsafeRef<Thread>> {
     None
 }
 
-fn take_for(
+fn take_first(
     lists: &mut IrqLockGuard<'_, Lists, sync::RunQueue>,
-    cpu: CpuId,
+    wanted: impl Fn(&Thread) -> bool,
 ) -> Option<UnsafeRef<Thread>> {
     for list in lists.by_priority.iter_mut().rev() {
         let mut cursor = list.front_mut();
         while let Some(thread) = cursor.get() {
-            if thread.allowed().contains(cpu) {
+            if wanted(thread) {
                 return cursor.remove();
             }
             cursor.move_next();
@@ -302,4 +313,20 @@ pub fn ready_count(cpu: CpuId) -> u32 {
 /// The first thread of a CPU takes over: what runs now.
 pub(super) fn note_running(cpu: CpuId, thread: &Thread) {
     queue(cpu).running.store(level(thread), Ordering::Relaxed);
+}
+
+/// Lets threads be put on a CPU's queue, or only those that stay with it.
+pub(super) fn set_active(cpu: CpuId, active: bool) {
+    let _lists = queue(cpu).lists.lock();
+    smp::set_active(cpu, active);
+}
+
+/// A thread that waits on a CPU's queue and may not run there: the caller makes it ready
+/// elsewhere.
+pub(super) fn take_stranger(cpu: CpuId) -> Option<UnsafeRef<Thread>> {
+    let this = queue(cpu);
+    let mut lists = this.lists.lock();
+    let thread = take_first(&mut lists, |thread| !thread.may_run_on(cpu))?;
+    this.took(&thread);
+    Some(thread)
 }

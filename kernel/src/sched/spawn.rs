@@ -20,8 +20,9 @@ use crate::{
 /// What a new thread shall be.
 #[derive(Debug, Clone, Copy)]
 pub struct Builder {
-    allowed: CpuMask,
-    priority: Priority,
+    pub(super) allowed: CpuMask,
+    pub(super) priority: Priority,
+    pub(super) stays: bool,
 }
 
 /// A thread to be joined, and the value that it ends with. Dropped unjoined, the thread goes
@@ -59,6 +60,7 @@ impl Default for Builder {
         Self {
             allowed: CpuMask::ALL,
             priority: Priority::Normal,
+            stays: false,
         }
     }
 }
@@ -69,7 +71,8 @@ impl Builder {
         Self::default()
     }
 
-    /// Bound to one CPU.
+    /// Bound to one CPU. While that is offline the thread runs elsewhere, unless it
+    /// [`stays`](Self::stays).
     pub fn on(self, cpu: CpuId) -> Self {
         self.among(CpuMask::only(cpu))
     }
@@ -80,10 +83,22 @@ impl Builder {
         self
     }
 
+    /// Does not run while the CPU that it is bound to is offline. For a CPU's own threads, which
+    /// nobody waits for then.
+    pub fn stays(mut self) -> Self {
+        self.stays = true;
+        self
+    }
+
     /// Its priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// What idle threads are.
+    pub(super) fn idle(cpu: CpuId) -> Self {
+        Self::new().on(cpu).stays().priority(Priority::Low)
     }
 
     /// Starts a thread that runs `f`. Task context, may sleep.
@@ -111,7 +126,7 @@ impl Builder {
     }
 
     fn spawn_boxed(self, name: fmt::Arguments<'_>, entry: Entry) -> Result<ThreadRef, SpawnError> {
-        let allowed = self.allowed.intersection(smp::online());
+        let allowed = self.allowed.intersection(smp::active());
         if allowed.is_empty() {
             let cpu = self.allowed.first().unwrap_or(CpuId::BOOT);
             return Err(SpawnError::Offline(cpu));
@@ -124,16 +139,8 @@ impl Builder {
         } else {
             allowed.first().unwrap_or(own)
         };
-        let thread = Thread::new(
-            table::next_id(),
-            name,
-            Some(stack),
-            self.priority,
-            self.allowed,
-            cpu,
-            Some(entry),
-        )
-        .ok_or(SpawnError::OutOfMemory)?;
+        let thread = Thread::new(table::next_id(), name, Some(stack), self, cpu, Some(entry))
+            .ok_or(SpawnError::OutOfMemory)?;
         // SAFETY: the stack is the new thread's alone, mapped and aligned; nobody runs it
         // yet.
         unsafe { *thread.saved_rsp.get() = context::prepare(top, begin) };
@@ -201,13 +208,8 @@ extern "C" fn begin() -> ! {
 }
 
 /// Makes the code that runs now a thread: `name`, on the stack that it has.
-pub(super) fn adopt(
-    name: fmt::Arguments<'_>,
-    cpu: CpuId,
-    allowed: CpuMask,
-    priority: Priority,
-) -> Arc<Thread> {
-    let thread = Thread::new(table::next_id(), name, None, priority, allowed, cpu, None)
+pub(super) fn adopt(name: fmt::Arguments<'_>, cpu: CpuId, be: Builder) -> Arc<Thread> {
+    let thread = Thread::new(table::next_id(), name, None, be, cpu, None)
         .expect("no memory for a CPU's first thread");
     table::insert(&thread).expect("no memory for a CPU's first thread");
     switch::adopt(&thread);
@@ -226,8 +228,7 @@ pub(super) fn aside(
         table::next_id(),
         name,
         None,
-        Priority::Low,
-        CpuMask::only(cpu),
+        Builder::idle(cpu),
         cpu,
         Some(f),
     )

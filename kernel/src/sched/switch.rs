@@ -206,7 +206,7 @@ fn leave(why: Why) -> bool {
     }
     preempt::switch_made();
     TURN_OVER.set(0);
-    let here = this.allowed().contains(cpu) && !this.frozen.load(Ordering::Relaxed);
+    let here = this.may_run_on(cpu) && !this.frozen.load(Ordering::Relaxed);
     let keep = match why {
         Why::Preempted if here => Some(false),
         Why::TurnOver if here => Some(true),

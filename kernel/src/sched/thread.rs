@@ -13,10 +13,10 @@ use arrayvec::ArrayString;
 use intrusive_collections::{LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
 use platform::{CpuId, CpuMask, Priority, lockdep::Held, park::ParkWord};
 
-use super::stack_pool::ThreadStack;
+use super::{spawn::Builder, stack_pool::ThreadStack};
 use crate::{
     arch::stacks::Stack,
-    heap,
+    heap, smp,
     sync::{IrqLock, ThreadEnd},
     timer::TimerNode,
 };
@@ -56,6 +56,8 @@ pub struct Thread {
     priority: AtomicU8,
     /// A [`CpuMask`]: where it may run.
     allowed: AtomicU64,
+    /// It is not run while its CPU is offline, instead of elsewhere.
+    stays: bool,
     /// The CPU that runs it, or ran it last, or on whose queue it is.
     cpu: AtomicU32,
     /// Its place on a run queue.
@@ -114,8 +116,7 @@ impl Thread {
         id: u32,
         name: fmt::Arguments<'_>,
         stack: Option<ThreadStack>,
-        priority: Priority,
-        allowed: CpuMask,
+        be: Builder,
         cpu: CpuId,
         entry: Option<Entry>,
     ) -> Option<Arc<Self>> {
@@ -128,8 +129,9 @@ impl Thread {
             stack: UnsafeCell::new(stack),
             this: AtomicPtr::new(ptr::null_mut()),
             entry: UnsafeCell::new(entry),
-            priority: AtomicU8::new(priority as u8),
-            allowed: AtomicU64::new(allowed.bits()),
+            priority: AtomicU8::new(be.priority as u8),
+            allowed: AtomicU64::new(be.allowed.bits()),
+            stays: be.stays,
             cpu: AtomicU32::new(cpu.number()),
             link: LinkedListAtomicLink::new(),
             alarm: TimerNode::for_thread(),
@@ -203,6 +205,28 @@ impl Thread {
 
     pub(super) fn set_allowed(&self, allowed: CpuMask) {
         self.allowed.store(allowed.bits(), Ordering::Relaxed);
+    }
+
+    /// Whether it is bound to a CPU even while that is offline.
+    pub fn stays(&self) -> bool {
+        self.stays
+    }
+
+    /// Where it may be put now: on those of its CPUs that are active; on any if none is.
+    #[inline]
+    pub(super) fn places(&self) -> CpuMask {
+        if self.stays {
+            return self.allowed();
+        }
+        let active = smp::active();
+        let own = self.allowed().intersection(active);
+        if own.is_empty() { active } else { own }
+    }
+
+    /// Whether it may run on `cpu` now.
+    #[inline]
+    pub(super) fn may_run_on(&self, cpu: CpuId) -> bool {
+        self.places().contains(cpu)
     }
 
     /// The CPU that runs it, or will, or did.

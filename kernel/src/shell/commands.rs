@@ -4,6 +4,7 @@ mod acpi;
 mod basic;
 mod bench;
 mod cmdline;
+mod cpu;
 mod files;
 mod inspect;
 mod locks;

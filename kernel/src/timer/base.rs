@@ -341,6 +341,36 @@ pub fn interrupt() {
     watchdog::check();
 }
 
+/// Gives this CPU's timers to another one, which is online and does not do the same: before
+/// this one goes offline. No function of a timer runs here. Interrupts off.
+pub fn hand_over(to: CpuId) {
+    let own = smp::this_cpu();
+    let mut from = lock(own);
+    debug_assert!(from.running.is_null() && !from.taken);
+    // One CPU at a time goes offline, so nobody holds these two the other way round. With both
+    // held no node is ever out of a tree for others, who could free it then.
+    let mut heir = BASES[to.index()].lock_nested(1);
+    let mut given = false;
+    loop {
+        let Base { armed, expired, .. } = &mut *from;
+        let node = armed.front_mut().remove();
+        let Some(node) = node.or_else(|| expired.front_mut().remove()) else {
+            break;
+        };
+        node.cpu.store(to.number(), Ordering::Relaxed);
+        node.place.store(ARMED, Ordering::Relaxed);
+        heir.armed.insert(node);
+        given = true;
+    }
+    drop(heir);
+    from.tick_at = NEVER;
+    from.program(time::now_ns());
+    drop(from);
+    if given {
+        apic::send_vector(boot::acpi().cpus[to.index()].apic_id, vector::TIMER);
+    }
+}
+
 /// This CPU begins to run threads: the tick runs.
 pub fn start_tick() {
     let mut base = lock(smp::this_cpu());

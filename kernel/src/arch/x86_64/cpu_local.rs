@@ -42,6 +42,13 @@ pub enum Ist {
     MachineCheck = 2,
 }
 
+/// What a CPU's interrupt stacks are for, indexed by [`Ist`].
+const IST_USES: [stacks::Use; 3] = [
+    stacks::Use::DoubleFault,
+    stacks::Use::Nmi,
+    stacks::Use::MachineCheck,
+];
+
 /// Upper ends of a CPU's interrupt stacks, indexed by [`Ist`].
 #[derive(Debug, Clone, Copy)]
 pub struct IstStacks {
@@ -56,7 +63,7 @@ pub struct CpuTables {
 }
 
 struct All(UnsafeCell<[CpuTables; MAX_CPUS]>);
-// SAFETY: a CPU's tables are written by the boot CPU before that CPU runs (its own: by
+// SAFETY: a CPU's tables are written by who starts it, before it runs (the boot CPU's: by
 // itself), and from then on only by that CPU and its processor.
 unsafe impl Sync for All {}
 static ALL: All = All(UnsafeCell::new(
@@ -84,9 +91,9 @@ fn tables(cpu: CpuId) -> *mut CpuTables {
 }
 
 impl CpuTables {
-    /// Fills in the tables of `cpu`, which is not running yet.
+    /// Fills in the tables of `cpu`, which does not run: it was not started, or was reset.
     pub fn make(cpu: CpuId, stacks: IstStacks) {
-        // SAFETY: nobody uses these tables yet (contract), and only the boot CPU makes them.
+        // SAFETY: nobody uses these tables (contract), and only who starts the CPU makes them.
         let this: &'static mut Self = unsafe { &mut *tables(cpu) };
         this.tss = TaskStateSegment::new();
         set_stacks(&mut this.tss, stacks);
@@ -164,11 +171,15 @@ pub fn set_boot_stacks(stacks: IstStacks) {
 ///
 /// Out of frames.
 pub fn make_ist_stacks(cpu: CpuId) -> Result<IstStacks, stacks::OutOfStacks> {
-    Ok(IstStacks {
-        tops: [
-            stacks::allocate(stacks::Use::DoubleFault, cpu)?.top,
-            stacks::allocate(stacks::Use::Nmi, cpu)?.top,
-            stacks::allocate(stacks::Use::MachineCheck, cpu)?.top,
-        ],
-    })
+    for purpose in IST_USES {
+        stacks::allocate(purpose, cpu)?;
+    }
+    Ok(ist_stacks(cpu))
+}
+
+/// The interrupt stacks of `cpu`, which were made.
+pub fn ist_stacks(cpu: CpuId) -> IstStacks {
+    IstStacks {
+        tops: IST_USES.map(|purpose| stacks::locate(purpose, cpu).top),
+    }
 }

@@ -3,15 +3,17 @@
 //!
 //! One page below 1 MiB holds that code and its parameters. CPUs are started one after the
 //! other; each reads its parameters, says so by going online, and only then the next one's
-//! are written.
+//! are written. The page, the address space that it starts in and the CPUs' stacks are made
+//! once and kept, for CPUs that go offline and start again.
 
 use core::{
     arch::global_asm,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use kernel_early::layout::{PAGE_SIZE, phys_to_virt};
 use platform::{CpuId, CpuMask};
+use spin::Once;
 
 use super::{
     apic, cpu,
@@ -105,36 +107,66 @@ unsafe extern "C" {
 /// The CPU that is being started, for its first Rust code.
 static STARTING: AtomicU32 = AtomicU32::new(0);
 
-/// Starts the CPUs of `wanted`. One that cannot be started is reported and left out.
-pub fn start(wanted: CpuMask) {
-    if wanted.is_empty() {
-        return;
-    }
-    let Some(page) = Trampoline::prepare() else {
-        log::error!("smp: no memory below 1 MiB for start-up code: one CPU only");
-        return;
-    };
-    for cpu in wanted {
-        apic::send_init(apic_id(cpu));
-    }
-    time::spin_ns(AFTER_INIT_NS);
-    for cpu in wanted {
-        if let Err(why) = start_one(cpu, &page) {
-            log::error!("smp: cpu{cpu} (APIC id {}) {why}", apic_id(cpu));
-        }
-    }
-}
+/// Page and address space that CPUs start in; `None`: there is no memory for them.
+static TRAMPOLINE: Once<Option<Trampoline>> = Once::new();
+
+// Relaxed in both of these: only who holds the hotplug lock uses them.
+
+/// CPUs that were reset and not started since.
+static RESET: AtomicU64 = AtomicU64::new(0);
+/// CPUs that have their stacks.
+static WITH_STACKS: AtomicU64 = AtomicU64::new(0);
 
 fn apic_id(cpu: CpuId) -> u32 {
     boot::acpi().cpus[cpu.index()].apic_id
 }
 
-fn start_one(cpu: CpuId, page: &Trampoline) -> Result<(), &'static str> {
-    const NO_MEMORY: &str = "not started: no memory for its stacks";
-    let stack = stacks::allocate(stacks::Use::Main, cpu).map_err(|_| NO_MEMORY)?;
-    let interrupt_stacks = cpu_local::make_ist_stacks(cpu).map_err(|_| NO_MEMORY)?;
-    CpuTables::make(cpu, interrupt_stacks);
-    page.set(PARAM_STACK, stack.top);
+/// Resets CPUs that do not run, so that they wait to be started.
+pub fn reset(cpus: CpuMask) {
+    for cpu in cpus {
+        apic::send_init(apic_id(cpu));
+    }
+    if !cpus.is_empty() {
+        time::spin_ns(AFTER_INIT_NS);
+    }
+    RESET.fetch_or(cpus.bits(), Ordering::Relaxed);
+}
+
+/// Makes the stacks of a CPU, unless it has them.
+///
+/// # Errors
+///
+/// No memory; the CPU cannot be started then, now or later.
+pub fn make_stacks(cpu: CpuId) -> Result<(), &'static str> {
+    const NO_MEMORY: &str = "no memory for its stacks";
+    if has(&WITH_STACKS, cpu) {
+        return Ok(());
+    }
+    stacks::allocate(stacks::Use::Main, cpu).map_err(|_| NO_MEMORY)?;
+    cpu_local::make_ist_stacks(cpu).map_err(|_| NO_MEMORY)?;
+    WITH_STACKS.fetch_or(CpuMask::only(cpu).bits(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Starts a CPU that does not run and has its stacks, and returns when it is online. `give_up`:
+/// says whether it need not be waited for any longer, after a long time; then it does not come.
+///
+/// # Errors
+///
+/// It does not come.
+pub fn start(cpu: CpuId, give_up: impl Fn() -> bool) -> Result<(), &'static str> {
+    let page = TRAMPOLINE.call_once(Trampoline::prepare);
+    let page = page
+        .as_ref()
+        .ok_or("no memory below 1 MiB for start-up code")?;
+    if !has(&RESET, cpu) {
+        reset(CpuMask::only(cpu));
+    }
+    RESET.fetch_and(!CpuMask::only(cpu).bits(), Ordering::Relaxed);
+    // After the reset: a CPU that halted can be interrupted by an NMI, which takes its tables.
+    // Made anew each time: one task state segment is not loaded twice.
+    CpuTables::make(cpu, cpu_local::ist_stacks(cpu));
+    page.set(PARAM_STACK, stacks::locate(stacks::Use::Main, cpu).top);
     // Release pairs with the Acquire in `ap_entry`: the CPU sees all that was made for it.
     STARTING.store(cpu.number(), Ordering::Release);
     let start = time::now_ns();
@@ -147,14 +179,18 @@ fn start_one(cpu: CpuId, page: &Trampoline) -> Result<(), &'static str> {
             apic::send_start_up(apic_id(cpu), page.number());
             retried = true;
         }
-        if waited > ONLINE_NS {
+        if waited > ONLINE_NS && give_up() {
             // Back to waiting: it must not wake up later with the next one's parameters.
             apic::send_init(apic_id(cpu));
-            return Err("did not answer");
+            return Err("it did not answer");
         }
         core::hint::spin_loop();
     }
     Ok(())
+}
+
+fn has(set: &AtomicU64, cpu: CpuId) -> bool {
+    CpuMask::from_bits(set.load(Ordering::Relaxed)).contains(cpu)
 }
 
 /// The low page with start-up code and parameters.
@@ -201,7 +237,7 @@ impl Trampoline {
 
 /// A started CPU's first Rust code: on its own stack, in the start-up address space.
 extern "C" fn ap_entry() -> ! {
-    // Acquire pairs with the Release in `start_one`.
+    // Acquire pairs with the Release in `start`.
     let number = STARTING.load(Ordering::Acquire);
     let cpu = CpuId::new(number).expect("the boot CPU starts CPUs that exist");
     paging::activate();

@@ -40,15 +40,7 @@ pub fn flushes(cpu: CpuId) -> Flushes {
 /// Drops this CPU's translations of a range. Any context.
 pub fn flush_local(virt: u64, len: u64) {
     if len / PAGE_SIZE > SINGLE {
-        // Changing CR4.PGE drops global entries too, which a CR3 write does not.
-        use ::x86_64::registers::control::{Cr4, Cr4Flags};
-        ALL.add(1);
-        // SAFETY: turning global pages off and on again changes no mapping.
-        unsafe {
-            let flags = Cr4::read();
-            Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
-            Cr4::write(flags);
-        }
+        flush_all_local();
         return;
     }
     let mut page = page_down(virt);
@@ -56,5 +48,18 @@ pub fn flush_local(virt: u64, len: u64) {
         tlb::flush(VirtAddr::new_truncate(page));
         PAGES.add(1);
         page += PAGE_SIZE;
+    }
+}
+
+/// Drops all of this CPU's translations. Any context.
+pub fn flush_all_local() {
+    // Changing CR4.PGE drops global entries too, which a CR3 write does not.
+    use ::x86_64::registers::control::{Cr4, Cr4Flags};
+    ALL.add(1);
+    // SAFETY: turning global pages off and on again changes no mapping.
+    unsafe {
+        let flags = Cr4::read();
+        Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
+        Cr4::write(flags);
     }
 }
