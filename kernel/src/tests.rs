@@ -9,6 +9,7 @@ mod deferred;
 mod exceptions;
 mod files;
 mod heap;
+mod hotplug;
 mod ipi;
 mod lockdep;
 mod log;
