@@ -198,7 +198,7 @@ impl<M: Machine> Rcu<M> {
         if let Some(cookie) = request {
             self.request(number, cpu, cookie);
         }
-        cpu.wake();
+        let _ = cpu.wake();
     }
 
     fn barrier_callback_ran(&self) {

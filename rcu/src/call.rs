@@ -7,6 +7,9 @@
 //! pause starts a grace period at once, and for every [`NAME_EVERY`]th. Others wait until
 //! something on the list is ripe; then the CPU's thread names them.
 //!
+//! The CPU's thread also makes the grace period, if it can be made without waiting: then no
+//! other CPU is woken for it.
+//!
 //! No ripe callback is forgotten: a CPU publishes the cookie that ripens next, and then asks
 //! for it, by its leaf's lock. Whoever ends that grace period comes by that lock, too. If
 //! before the CPU, the CPU sees the end and wakes its thread itself; if after it, the CPU's
@@ -24,6 +27,7 @@ use crate::{
     arrows::Arrow,
     callbacks::{Queue, Segment},
     cpu::{Callbacks, Cpu},
+    engine::Left,
     seq::Cookie,
     tree::Request,
 };
@@ -107,11 +111,11 @@ impl<M: Machine> Rcu<M> {
     /// Asks for the grace period of a cookie that was published for `cpu`.
     pub(crate) fn request(&self, number: CpuId, cpu: &Cpu<M>, cookie: Cookie) {
         match self.tree.request(number.index(), cookie) {
-            Request::Wake => self.wake(),
+            Request::Wake => self.wake_near(cpu),
             Request::Noted => {}
             Request::Done => {
                 self.tree.arrows.take(Arrow::CbRipeAtOnce);
-                cpu.wake();
+                let _ = cpu.wake();
             }
         }
         // Relaxed: a hint.
@@ -136,7 +140,14 @@ impl<M: Machine> Rcu<M> {
             if self.stopping.load(Order::Acquire) && cpu.pending.load(Order::Relaxed) == 0 {
                 return;
             }
-            M::park();
+            match self.drive(true) {
+                Left::Nothing => M::park(),
+                Left::NotBefore(at) => M::park_until(at),
+                Left::Others => {
+                    self.wake();
+                    M::park();
+                }
+            }
         }
     }
 
@@ -223,7 +234,7 @@ impl<M: Machine> Rcu<M> {
             self.request(pinned.cpu(), own, cookie);
         }
         // Some may have been ripe.
-        own.wake();
+        let _ = own.wake();
     }
 }
 

@@ -100,10 +100,13 @@ impl<M: Machine> Cpu<M> {
         (due != Cookie::COMPLETED).then_some(due)
     }
 
-    /// Lets its thread look at the callbacks. Any context but NMI.
-    pub fn wake(&self) {
-        if let Some(thread) = &*self.thread.lock() {
-            M::unpark(thread);
-        }
+    /// Lets its thread look at the callbacks, and at what is wanted of the engine. `false`:
+    /// there is none yet. Any context but NMI.
+    pub fn wake(&self) -> bool {
+        let thread = self.thread.lock();
+        thread
+            .as_ref()
+            .inspect(|thread| M::unpark(thread))
+            .is_some()
     }
 }

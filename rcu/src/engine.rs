@@ -68,6 +68,17 @@ pub(crate) struct Gp<M: Machine> {
     waiting: Chain<M>,
 }
 
+/// What is left to do after steps of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing.
+    Nothing,
+    /// Something, not before that time.
+    NotBefore(u64),
+    /// Something, for the engine's thread.
+    Others,
+}
+
 /// The CPUs as the machine of grace periods sees them.
 struct View<'a, M: Machine> {
     rcu: &'a Rcu<M>,
@@ -200,7 +211,7 @@ impl<M: Machine> Rcu<M> {
         let thread = self.spawn(&spawn, cpu, |this, cpu| this.run_callbacks(cpu))?;
         *self.cpus.on(cpu).thread.lock() = Some(thread);
         // What was queued before there was a thread.
-        self.cpus.on(cpu).wake();
+        let _ = self.cpus.on(cpu).wake();
         Ok(())
     }
 
@@ -235,7 +246,7 @@ impl<M: Machine> Rcu<M> {
         self.wake();
         self.expedited.wake();
         for (_, cpu) in self.cpus.iter() {
-            cpu.wake();
+            let _ = cpu.wake();
         }
         // Acquire: what they did is over.
         while self.threads.load(Ordering::Acquire) != 0 {
@@ -308,17 +319,24 @@ impl<M: Machine> Rcu<M> {
         }
     }
 
-    /// The engine's thread.
+    /// Lets a thread of this CPU make what was asked for; other CPUs need not be woken.
+    pub(crate) fn wake_near(&self, cpu: &Cpu<M>) {
+        if !cpu.wake() {
+            self.wake();
+        }
+    }
+
+    /// The engine's thread: makes grace periods that others wait for.
     fn make_grace_periods(&self) {
         // Acquire pairs with the Release in `stop`.
         while !self.stopping.load(Ordering::Acquire) {
             self.step_due.store(NEVER, Ordering::Relaxed);
             match self.drive(false) {
-                Some(at) => {
+                Left::NotBefore(at) => {
                     self.step_due.store(at, Ordering::Relaxed);
                     M::park_until(at);
                 }
-                None => M::park(),
+                Left::Nothing | Left::Others => M::park(),
             }
         }
     }
@@ -326,17 +344,14 @@ impl<M: Machine> Rcu<M> {
     /// Makes grace periods as far as that needs no waiting, so that a caller need not wait
     /// for the engine's thread. The caller may sleep, and is in no section.
     pub(crate) fn help(&self) {
-        // Whoever has the machine may have looked before the caller wanted something; and
-        // what goes on waiting is for the thread.
-        if self.drive(true) != Some(u64::MAX) {
+        if self.drive(true) != Left::Nothing {
             self.wake();
         }
     }
 
-    /// Steps the machine until it has to wait; until when (`None`: until it is woken).
-    /// A helper does not wait for others who step it, makes what it came for and no more,
-    /// and gets `Some(u64::MAX)` if nothing is left to do.
-    fn drive(&self, helper: bool) -> Option<u64> {
+    /// Steps the machine until it has to wait. A helper does not wait for others who step
+    /// it, and makes what it came for and no more.
+    pub(crate) fn drive(&self, helper: bool) -> Left {
         // What a helper came for begins after what is running.
         let mut may_end = if helper { 2 } else { u32::MAX };
         while may_end > 0 {
@@ -345,16 +360,18 @@ impl<M: Machine> Rcu<M> {
             } else {
                 Some(self.grace_period.lock())
             };
-            let mut guard = guard?;
+            let Some(mut guard) = guard else {
+                // Whoever has it may have looked before the helper wanted something.
+                return Left::Others;
+            };
             let gp = &mut *guard;
             let mut view = View {
                 rcu: self,
                 waiting: &mut gp.waiting,
             };
-            let step = gp
-                .machine
-                .step(&self.tree, &mut view, self.wanted(), &self.times);
-            let idle = !gp.machine.is_running();
+            let wanted = self.wanted();
+            let step = gp.machine.step(&self.tree, &mut view, wanted, &self.times);
+            let running = gp.machine.is_running();
             let ended = match step {
                 Step::Ended(_) => core::mem::replace(&mut gp.waiting, Chain::EMPTY),
                 _ => Chain::EMPTY,
@@ -376,11 +393,13 @@ impl<M: Machine> Rcu<M> {
                     }
                 }
                 Step::Stalled(age) => self.report_stall(age),
-                Step::Wait(None) if helper && idle => return Some(u64::MAX),
-                Step::Wait(at) => return at,
+                // The thread looks after what is running.
+                Step::Wait(_) if helper && running => return Left::Others,
+                Step::Wait(Some(at)) => return Left::NotBefore(at),
+                Step::Wait(None) => return Left::Nothing,
             }
         }
-        None
+        Left::Others
     }
 
     /// A grace period has ended: wakes the threads of CPUs whose callbacks are ripe.
@@ -388,7 +407,7 @@ impl<M: Machine> Rcu<M> {
         let now = self.tree.seq();
         for (_, cpu) in self.cpus.iter() {
             if cpu.due().is_some_and(|due| due.is_done(now)) {
-                cpu.wake();
+                let _ = cpu.wake();
             }
         }
     }

@@ -75,7 +75,7 @@ impl<M: Machine> Rcu<M> {
         let cookie = self.tree.snap();
         let here = IrqsOff::<M>::disable();
         if self.tree.request(here.cpu().index(), cookie) == Request::Wake {
-            self.wake();
+            self.wake_near(self.here(here.as_preempt()));
         }
         cookie
     }
