@@ -42,7 +42,14 @@
 //! preemption and interrupts off: calls from other CPUs and deferred work where interrupts
 //! are on; handlers that a test injects ([`Machine::on_interrupt`]) where the seed says so;
 //! and as NMI ([`Machine::on_nmi`]), also where interrupts are off, but not in another NMI.
-//! A call to a CPU whose baton nobody holds is served by the caller, which borrows it.
+//! A call to a CPU whose baton nobody holds is served by the caller, which borrows it: then
+//! it comes upon an idle loop.
+//!
+//! # For RCU
+//!
+//! The machine has what `rcu` asks of one: [`Hosted::idle_word`], [`Machine::on_switch`],
+//! [`Hosted::want_switch`], [`Hosted::interrupted_quiescent`] and [`Hosted::thread_value`].
+//! An injected interrupt can be its tick.
 //!
 //! # Seeds
 //!
@@ -314,6 +321,19 @@ impl Machine {
     /// [`on_interrupt`](Self::on_interrupt) as NMI: where interrupts are off, too.
     pub fn on_nmi(&self, one_in: u32, handler: impl Fn() + Send + Sync + 'static) -> Injection {
         Injection::new(&self.0, one_in, true, Box::new(handler))
+    }
+
+    /// From now on `told` is called when a CPU is about to change threads: when its thread
+    /// sleeps, ends, moves, or makes way for another (which may then turn out to be gone);
+    /// and where [`Hosted::want_switch`] asked for it. On that CPU, in its thread, interrupts
+    /// off; may take spinning locks and wake threads.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has one already.
+    pub fn on_switch(&self, told: impl Fn() + Send + Sync + 'static) {
+        let is_first = self.0.on_switch.set(Box::new(told)).is_ok();
+        assert!(is_first, "a machine tells one only of changes of threads");
     }
 
     /// From now on what the lock checker (or [`Platform::report`](crate::Platform::report))

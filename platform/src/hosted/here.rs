@@ -4,10 +4,12 @@
 use core::{
     cell::Cell,
     ptr::{self, NonNull},
+    sync::atomic::Ordering,
 };
 use std::{sync::Arc, time::Instant};
 
 use super::{
+    attached::Values,
     machine::{CALLS, CpuState, DEFERRED, Inner, LOOK},
     seam::Hosted,
     thread::Thread,
@@ -40,6 +42,10 @@ pub(super) struct Here {
     pub(super) preempt: Cell<u32>,
     pub(super) irqs_off: Cell<bool>,
     pub(super) context: Cell<Context>,
+    /// In an interrupt: what it came upon could sleep, or was the idle loop.
+    pub(super) upon_quiescent: Cell<bool>,
+    /// This runs interrupts of a CPU that is idle otherwise.
+    borrowed: Cell<bool>,
     spins: Cell<u32>,
 }
 
@@ -87,6 +93,42 @@ pub(super) fn assert_outside() {
     );
 }
 
+/// Brings back, when it is dropped, the state that the CPU had.
+struct Restore<'a> {
+    here: &'a Here,
+    cpu: CpuId,
+    preempt: u32,
+    irqs_off: bool,
+    context: Context,
+    upon_quiescent: bool,
+    borrowed: bool,
+}
+
+impl<'a> Restore<'a> {
+    fn of(here: &'a Here) -> Self {
+        Self {
+            here,
+            cpu: here.cpu.get(),
+            preempt: here.preempt.get(),
+            irqs_off: here.irqs_off.get(),
+            context: here.context.get(),
+            upon_quiescent: here.upon_quiescent.get(),
+            borrowed: here.borrowed.get(),
+        }
+    }
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        self.here.cpu.set(self.cpu);
+        self.here.preempt.set(self.preempt);
+        self.here.irqs_off.set(self.irqs_off);
+        self.here.context.set(self.context);
+        self.here.upon_quiescent.set(self.upon_quiescent);
+        self.here.borrowed.set(self.borrowed);
+    }
+}
+
 /// Why a thread gives up its CPU while it could go on.
 #[derive(Debug, Clone, Copy)]
 enum Leave {
@@ -105,12 +147,23 @@ impl Here {
             preempt: Cell::new(0),
             irqs_off: Cell::new(false),
             context: Cell::new(Context::Task),
+            upon_quiescent: Cell::new(false),
+            borrowed: Cell::new(false),
             spins: Cell::new(0),
         }
     }
 
     pub(super) fn own(&self) -> &CpuState {
         &self.machine.cpus[self.cpu.get().index()]
+    }
+
+    /// The values of the thread that runs here, or was interrupted here.
+    pub(super) fn values(&self) -> &Values {
+        if self.borrowed.get() {
+            &self.own().idle_values
+        } else {
+            &self.thread.0.values
+        }
     }
 
     pub(super) fn is_pinned(&self) -> bool {
@@ -133,6 +186,7 @@ impl Here {
         assert!(!self.irqs_off.get(), "a thread ends with interrupts off");
         self.check_empty(Context::Task);
         self.take_interrupts();
+        self.note_switch();
     }
 
     fn check_empty(&self, context: Context) {
@@ -156,17 +210,9 @@ impl Here {
 
     /// Runs `f` as an interrupt or NMI of this CPU, or of one that was borrowed.
     pub(super) fn as_interrupt(&self, context: Context, f: impl FnOnce()) {
-        struct Return<'a>(&'a Here, u32, bool, Context);
-        impl Drop for Return<'_> {
-            fn drop(&mut self) {
-                let Self(here, preempt, irqs_off, context) = self;
-                here.preempt.set(*preempt);
-                here.irqs_off.set(*irqs_off);
-                here.context.set(*context);
-            }
-        }
+        let _return = Restore::of(self);
         let preempt = self.preempt.get();
-        let _return = Return(self, preempt, self.irqs_off.get(), self.context.get());
+        self.upon_quiescent.set(self.may_sleep());
         self.preempt.set(preempt + 1);
         self.irqs_off.set(true);
         self.context.set(context);
@@ -238,6 +284,10 @@ impl Here {
         if !self.may_sleep() {
             return;
         }
+        // Relaxed: only this CPU uses it.
+        if self.own().switch_wanted.load(Ordering::Relaxed) {
+            self.note_switch();
+        }
         let wanted = machine.hints.wanted(self.cpu.get());
         let mine = self.thread.0.priority as u8 + 1;
         if wanted > mine || wanted == mine && drawn >> 8 & 63 < SWITCHES {
@@ -265,13 +315,28 @@ impl Here {
     pub(super) fn yield_now(&self) {
         assert!(self.may_sleep(), "yields where it may not");
         self.point();
-        if !std::thread::panicking() {
-            self.leave(Leave::For(self.thread.0.priority));
+        let priority = self.thread.0.priority;
+        let wanted = self.machine.hints.wanted(self.cpu.get());
+        if !std::thread::panicking() && wanted > priority as u8 {
+            self.leave(Leave::For(priority));
         }
         std::thread::yield_now();
     }
 
+    /// Tells who wants to know that the CPU is about to change threads. From here to the
+    /// change there is no point.
+    fn note_switch(&self) {
+        // Relaxed: only this CPU uses it.
+        self.own().switch_wanted.store(false, Ordering::Relaxed);
+        if let Some(told) = self.machine.on_switch.get() {
+            let _return = Restore::of(self);
+            self.irqs_off.set(true);
+            told();
+        }
+    }
+
     fn leave(&self, why: Leave) {
+        self.note_switch();
         let (machine, cpu, thread) = (&*self.machine, self.cpu.get(), &self.thread);
         let mut sched = machine.sched();
         let next = match why {
@@ -305,6 +370,7 @@ impl Here {
         if machine.has_failed() || !thread.0.park.begin() {
             return;
         }
+        self.note_switch();
         {
             let mut sched = machine.sched();
             thread.set_on_cpu(None);
@@ -360,16 +426,22 @@ impl Here {
         if !machine.hints.idle().contains(cpu) || !machine.sched().borrow(cpu, &machine.hints) {
             return;
         }
-        struct Return<'a>(&'a Here, CpuId);
-        impl Drop for Return<'_> {
+        struct GiveUp<'a>(&'a Here, CpuId);
+        impl Drop for GiveUp<'_> {
             fn drop(&mut self) {
-                let Self(here, own) = *self;
-                let borrowed = here.cpu.replace(own);
+                let Self(here, borrowed) = *self;
                 let machine = &*here.machine;
                 machine.sched().give_up(borrowed, &machine.hints);
             }
         }
-        let _return = Return(self, self.cpu.replace(cpu));
+        let _give_up = GiveUp(self, cpu);
+        // What the interrupts come upon is an idle loop.
+        let _return = Restore::of(self);
+        self.cpu.set(cpu);
+        self.preempt.set(0);
+        self.irqs_off.set(false);
+        self.context.set(Context::Task);
+        self.borrowed.set(true);
         loop {
             let raised = self.own().take();
             if raised == 0 {

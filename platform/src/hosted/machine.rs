@@ -18,14 +18,16 @@ use std::{
 use super::{
     Builder,
     areas::Areas,
-    attached::Attachments,
+    attached::{Attachments, Values},
     here::{self, Here},
     inject::Injections,
     random::Random,
     sched::{Hints, Sched},
     thread::Thread,
 };
-use crate::{CpuMask, MAX_NODES, Spawn, call_list::CallList, deferred::List, lockdep::Checker};
+use crate::{
+    CpuMask, MAX_NODES, Spawn, call_list::CallList, deferred::List, eqs::Eqs, lockdep::Checker,
+};
 
 /// How long a wait lasts before it looks whether the machine has failed.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -43,6 +45,11 @@ pub(super) struct CpuState {
     raised: AtomicU32,
     pub(super) calls: CallList,
     pub(super) deferred: List,
+    /// Whoever asks for a look at a switch is to be heard, although no thread changes. Only
+    /// the CPU itself uses it.
+    pub(super) switch_wanted: AtomicBool,
+    /// Of its idle thread, which runs only as what an interrupt comes upon.
+    pub(super) idle_values: Values,
 }
 
 impl CpuState {
@@ -74,6 +81,10 @@ pub(super) struct Inner {
     pub(super) areas: Areas,
     pub(super) attachments: Attachments,
     pub(super) hints: Hints,
+    /// By CPU; see `sched`.
+    pub(super) idle_words: Arc<[Eqs]>,
+    /// Told when a CPU is about to change threads.
+    pub(super) on_switch: OnceLock<Box<dyn Fn() + Send + Sync>>,
     sched: Mutex<Sched>,
     /// A thread has ended.
     ended: Condvar,
@@ -106,7 +117,10 @@ impl Inner {
             raised: AtomicU32::new(0),
             calls: CallList::new(),
             deferred: List::new(),
+            switch_wanted: AtomicBool::new(false),
+            idle_values: Values::new(),
         };
+        let idle_words: Arc<[Eqs]> = (0..builder.possible).map(|_| Eqs::new()).collect();
         Self {
             seed: builder.seed,
             steady: builder.steady,
@@ -117,7 +131,13 @@ impl Inner {
             areas: Areas::new(builder.possible, builder.percpu_bytes),
             attachments: Attachments::new(),
             hints: Hints::new(cpus),
-            sched: Mutex::new(Sched::new(cpus, Random::new(builder.seed, cpus))),
+            idle_words: Arc::clone(&idle_words),
+            on_switch: OnceLock::new(),
+            sched: Mutex::new(Sched::new(
+                cpus,
+                idle_words,
+                Random::new(builder.seed, cpus),
+            )),
             ended: Condvar::new(),
             injections: Injections::new(),
             checker: Box::new(Checker::new()),

@@ -7,12 +7,18 @@
 //! | `Borrowed`: a caller runs interrupts in its name | that caller, in the same way |
 //!
 //! A CPU is `Idle` only while no thread waits that could use it.
+//!
+//! Its idle word ([`Eqs`]) is even exactly while it is `Idle`. Whoever changes the state
+//! writes the word, under the lock, in the CPU's name: one who makes it idle has had the
+//! baton until then, and one who ends that gives the baton on after the word's fence, by a
+//! Release that the new holder's Acquire of its CPU pairs with. So the accesses of a holder
+//! lie between the two changes, as those of a CPU do.
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::{collections::VecDeque, vec::Vec};
+use std::{collections::VecDeque, sync::Arc, vec::Vec};
 
 use super::{random::Random, thread::Thread};
-use crate::{CpuId, CpuMask, Priority};
+use crate::{CpuId, CpuMask, Priority, eqs::Eqs};
 
 const PRIORITIES: [Priority; 4] = [
     Priority::Urgent,
@@ -53,6 +59,8 @@ enum Holder {
 #[derive(Debug)]
 pub(super) struct Sched {
     holders: Vec<Holder>,
+    /// By CPU, what others see of `holders`.
+    idle_words: Arc<[Eqs]>,
     /// Threads that wait for one CPU, by CPU.
     bound: Vec<Ready>,
     /// Threads that wait for any.
@@ -95,9 +103,11 @@ impl Hints {
 }
 
 impl Sched {
-    pub(super) fn new(cpus: usize, random: Random) -> Self {
+    /// All CPUs are idle, and their words say so.
+    pub(super) fn new(cpus: usize, idle_words: Arc<[Eqs]>, random: Random) -> Self {
         Self {
             holders: (0..cpus).map(|_| Holder::Idle).collect(),
+            idle_words,
             bound: (0..cpus).map(|_| Ready::default()).collect(),
             floating: Ready::default(),
             threads: Vec::new(),
@@ -150,11 +160,11 @@ impl Sched {
 
     /// The caller, who has the baton of `cpu`, hands it to `thread`, or to nobody.
     pub(super) fn give(&mut self, cpu: CpuId, thread: Option<Thread>, hints: &Hints) {
-        self.holders[cpu.index()] = match thread {
+        let holder = match thread {
             Some(_) => Holder::Held,
             None => Holder::Idle,
         };
-        self.hint(cpu, hints);
+        self.set_holder(cpu, holder, hints);
         if let Some(thread) = thread {
             thread.set_on_cpu(Some(cpu));
         }
@@ -170,10 +180,20 @@ impl Sched {
     pub(super) fn borrow(&mut self, cpu: CpuId, hints: &Hints) -> bool {
         let idle = self.holders[cpu.index()] == Holder::Idle;
         if idle {
-            self.holders[cpu.index()] = Holder::Borrowed;
-            self.hint(cpu, hints);
+            self.set_holder(cpu, Holder::Borrowed, hints);
         }
         idle
+    }
+
+    fn set_holder(&mut self, cpu: CpuId, holder: Holder, hints: &Hints) {
+        let was = core::mem::replace(&mut self.holders[cpu.index()], holder);
+        let word = &self.idle_words[cpu.index()];
+        match (was, holder) {
+            (Holder::Idle, Holder::Held | Holder::Borrowed) => word.idle_exit(),
+            (Holder::Held | Holder::Borrowed, Holder::Idle) => word.idle_enter(),
+            _ => {}
+        }
+        self.hint(cpu, hints);
     }
 
     /// A thread ends.

@@ -2,6 +2,7 @@
 
 use core::{
     alloc::Layout,
+    any::Any,
     fmt,
     panic::Location,
     ptr::NonNull,
@@ -27,6 +28,7 @@ use crate::{
     SpawnError,
     call_list::{Call, Node, Pushed},
     deferred::List,
+    eqs::Eqs,
     lock::LockClass,
 };
 
@@ -57,6 +59,49 @@ impl Hosted {
     #[track_caller]
     pub fn attached<T: Attachment>() -> Arc<T> {
         with(|here| here.machine.attachments.get())
+    }
+
+    /// What a crate on top keeps with the calling thread: the one value of type `T`, made
+    /// when it is first asked for. It lives as long as the thread, at least. In an interrupt
+    /// of a CPU that was idle it is that of the CPU's idle thread. Any context.
+    pub fn thread_value<T: Any + Send + Sync + Default>() -> Arc<T> {
+        with(|here| here.values().get(|_| {}))
+    }
+
+    /// The word by which others see that `cpu` is idle: even exactly while nobody holds its
+    /// baton and nobody has borrowed it. Not to be kept beyond the machine's life. Any
+    /// context.
+    ///
+    /// # Panics
+    ///
+    /// If `cpu` is not possible.
+    pub fn idle_word(cpu: CpuId) -> &'static Eqs {
+        with(|here| {
+            let word: *const Eqs = &here.machine.idle_words[cpu.index()];
+            // SAFETY: the machine outlives its threads, and this is asked for by one that
+            // does not keep the result.
+            unsafe { &*word }
+        })
+    }
+
+    /// What was given to [`Machine::on_switch`](super::Machine::on_switch) shall be called on
+    /// this CPU at the next point with preemption and interrupts on, even if no thread
+    /// changes. Preemption or interrupts off.
+    pub fn want_switch() {
+        with(|here| {
+            assert!(
+                here.is_pinned(),
+                "wants a switch of a CPU that it may leave"
+            );
+            // Relaxed: only this CPU uses it.
+            here.own().switch_wanted.store(true, Ordering::Relaxed);
+        });
+    }
+
+    /// In an interrupt or NMI: whether it came upon a thread with preemption and interrupts
+    /// on, or upon an idle CPU; not upon another interrupt.
+    pub fn interrupted_quiescent() -> bool {
+        with(|here| here.context.get() != Context::Task && here.upon_quiescent.get())
     }
 }
 

@@ -6,7 +6,7 @@ use core::{
 };
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::machine::Inner;
+use super::{attached::Values, machine::Inner};
 use crate::{CpuId, Priority, Spawn, lockdep::Held, park::ParkWord};
 
 /// A thread of a hosted machine.
@@ -23,6 +23,7 @@ pub(super) struct State {
     pub(super) machine: Weak<Inner>,
     pub(super) park: ParkWord,
     pub(super) held: Held,
+    pub(super) values: Values,
     /// The CPU whose baton it holds, plus 1; or 0. Given under the scheduler's lock.
     on_cpu: AtomicU32,
     /// The host's thread, once there is one.
@@ -41,6 +42,7 @@ impl Thread {
             machine,
             park: ParkWord::new(),
             held: Held::new(),
+            values: Values::new(),
             on_cpu: AtomicU32::new(0),
             os: OnceLock::new(),
         }))
