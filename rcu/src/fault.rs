@@ -77,7 +77,7 @@ impl Switches {
         if idle {
             self.idle_once.fetch_or(bit, Ordering::Relaxed);
         }
-        self.contains(Faults::SKIP_CPU) && cpu == SKIPPED
+        idle || self.contains(Faults::SKIP_CPU) && cpu == SKIPPED
             || self.contains(Faults::STILL_IDLE)
                 && self.idle_once.load(Ordering::Relaxed) & bit != 0
     }
