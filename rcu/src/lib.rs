@@ -43,6 +43,8 @@ pub mod fault;
 pub mod geometry;
 pub mod grace_period;
 pub mod hash;
+#[cfg(all(feature = "hosted", not(model)))]
+pub mod hosted;
 pub mod list;
 mod machine;
 mod memory;
