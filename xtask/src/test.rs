@@ -29,6 +29,7 @@ pub(crate) mod tier;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kernel_base::cmdline::DEFAULT_CASE_TIMEOUT_MS;
@@ -185,14 +186,27 @@ impl<'a> Run<'a> {
                 "shuffled: --shuffle={seed} gives the same order again"
             ));
         }
+        let wants_disk = !shapes.is_empty() && scenarios.iter().any(Scenario::boots_by_uefi);
+        let run = |(shape, globs)| self.suites(&world, shape, globs, shuffle, reporter);
+        let (alone, beside): (Vec<_>, Vec<_>) = shapes
+            .into_iter()
+            .partition(|(shape, _): &(Shape, _)| !shape.is_one_thread());
+        let beside = Mutex::new(beside);
+        let next = || beside.lock().unwrap_or_else(PoisonError::into_inner).pop();
         std::thread::scope(|scope| {
             // It takes minutes the first time, and the suites leave a processor idle for as
             // long. Who needs it waits for it.
-            if !shapes.is_empty() && scenarios.iter().any(Scenario::boots_by_uefi) {
+            if wants_disk {
                 scope.spawn(|| world.make_disk());
             }
-            for (shape, globs) in shapes {
-                self.suites(&world, shape, globs, shuffle, reporter);
+            alone.into_iter().for_each(run);
+            // These guests use one processor each, and do not see how fast it is.
+            for _ in 0..scenario::AT_ONCE {
+                scope.spawn(|| {
+                    while let Some(shape) = next() {
+                        run(shape);
+                    }
+                });
             }
         });
         scenario::run(scenarios, &world, reporter);

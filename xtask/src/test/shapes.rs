@@ -71,6 +71,11 @@ impl Shape {
         }
     }
 
+    /// Whether the guest is one thread of the host, and its time does not depend on it.
+    pub fn is_one_thread(self) -> bool {
+        matches!(self.pace, Pace::Exact | Pace::Seeded)
+    }
+
     /// How much of their stated duration long cases run, in percent; `None`: what is quick.
     /// Where instructions are counted or executed one at a time all takes many times as long,
     /// so there they do half of it under CI.
