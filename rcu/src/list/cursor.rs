@@ -2,7 +2,7 @@
 
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
-use platform::sync::Ordering;
+use platform::{Mark, sync::Ordering};
 
 use super::{Element, Link};
 use crate::{
@@ -97,6 +97,8 @@ impl<'u, T: Send + Sync + 'static, M: Machine> Cursor<'u, T, M> {
         // Release pairs with the Acquire in `Iter::next`: readers may find the next element by
         // this link from now on, whose initialisation came before this, by the lock.
         self.link.store(next, Ordering::Release);
+        // Readers may come by.
+        M::mark(Mark::Step);
         // SAFETY: the list's own, and readers do not find it any more.
         Some(unsafe { Retired::new(node, rcu) })
     }
@@ -127,6 +129,8 @@ impl<'u, T: Send + Sync + 'static, M: Machine> Cursor<'u, T, M> {
     fn publish(&mut self, element: RcuBox<Element<T>>, next: *mut Node<Element<T>>) {
         // Relaxed: the store below publishes it.
         element.next.store(next, Ordering::Relaxed);
+        // Readers may come by.
+        M::mark(Mark::Step);
         // Release pairs with the Acquire in `Iter::next`: readers who find the element find
         // its value and its link.
         self.link
