@@ -300,18 +300,18 @@ impl<P: Platform> Tree<P> {
     pub fn end(&self) -> bool {
         // Relaxed: only who makes grace periods writes it.
         let seq = Seq::from_bits(self.seq.load(Ordering::Relaxed)).end();
-        let mut more = false;
+        let mut needed = Cookie::COMPLETED;
         for node in &self.nodes {
             let mut state = node.lock();
             debug_assert!(state.is_empty(Kind::Normal), "the end comes too early");
             state.seq = seq;
-            if !state.needed.is_done(seq) {
-                more = true;
-                let needed = state.needed;
-                drop(state);
-                let _root = self.nodes[0].lock();
-                self.note_requested(needed);
-            }
+            needed = needed.later(state.needed);
+        }
+        let more = !needed.is_done(seq);
+        if more {
+            // Once, however many nodes have a mark.
+            let _root = self.nodes[0].lock();
+            self.note_requested(needed);
         }
         // Release: what the sections did comes before it; see the module.
         self.seq.store(seq.to_bits(), Ordering::Release);
