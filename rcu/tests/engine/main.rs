@@ -1,5 +1,13 @@
 //! The engine on hosted machines.
 
+mod blocked;
+mod callbacks;
+mod faults;
+mod memory;
+mod readers;
+mod waiting;
+mod world;
+
 use std::time::Duration;
 
 use platform::hosted::Machine;

@@ -1,0 +1,59 @@
+//! Faults that are switched on are found: the tests of the tests.
+#![cfg(debug_assertions)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rcu::{Config, Faults};
+
+use crate::{readers::Torture, world::Shape};
+
+const SHAPE: Shape = Shape {
+    cpus: 4,
+    fanout: 2,
+    preemptible: false,
+};
+
+/// What the torture fails with, with that fault.
+fn fails(fault: Faults, seed: u64) -> String {
+    for seed in seed..seed + 10 {
+        let torture = Torture {
+            shape: SHAPE,
+            seed,
+            updates: 2_000,
+            config: Config {
+                stall_ns: 300_000_000,
+                ..SHAPE.config()
+            },
+            faults: fault,
+        };
+        let run = || drop(torture.run());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            return *panic.downcast().expect("the machine says why");
+        }
+    }
+    panic!("nothing was noticed of {fault:?}");
+}
+
+#[test]
+fn a_cpu_that_is_not_waited_for_is_noticed() {
+    let why = fails(Faults::SKIP_CPU, 1);
+    assert!(why.contains("while it is read"), "{why}");
+}
+
+#[test]
+fn a_segment_that_is_run_early_is_noticed() {
+    let why = fails(Faults::EARLY_SEGMENT, 1);
+    assert!(why.contains("while it is read"), "{why}");
+}
+
+#[test]
+fn a_cpu_that_counts_as_still_idle_is_noticed() {
+    let why = fails(Faults::STILL_IDLE, 1);
+    assert!(why.contains("while it is read"), "{why}");
+}
+
+#[test]
+fn a_quiescent_state_that_is_lost_is_noticed() {
+    let why = fails(Faults::LOSE_QS, 1);
+    assert!(why.contains("has not ended for 3"), "{why}");
+}
