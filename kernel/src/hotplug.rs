@@ -26,7 +26,7 @@ use platform::{
 
 use self::word::Word;
 pub use self::{
-    run::{go_if_told, start_here},
+    run::{arrive, go_if_told, start_here},
     steps::{CpuStep, Place, Reason, Step},
 };
 use crate::{arch::smp_boot, machine::Kernel, smp, sync::Hotplug, time};

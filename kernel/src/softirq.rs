@@ -132,8 +132,7 @@ pub fn start_thread(cpu: CpuId) -> Result<(), SpawnError> {
         return Ok(());
     }
     let thread = sched::Builder::new()
-        .on(cpu)
-        .stays()
+        .stays_on(cpu)
         .priority(Priority::Normal)
         .spawn(format_args!("softirq/{cpu}"), move || serve(cpu))?;
     // Its pointer in THREADS is for ever.

@@ -47,7 +47,7 @@ pub enum Priority {
 pub struct Spawn {
     /// Shown by `ps` and in reports.
     pub name: &'static str,
-    /// The only CPU that it runs on; `None`: any.
+    /// The only CPU that it runs on, while that is online; `None`: any.
     pub cpu: Option<CpuId>,
     /// Its priority.
     pub priority: Priority,

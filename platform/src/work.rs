@@ -5,7 +5,8 @@
 //! delay. Queueing, changing a delay and [`cancel`](Work::cancel) never allocate or sleep,
 //! and are allowed in interrupts, not in NMI (where [`deferred`](crate::deferred) work can
 //! queue them). The function runs in the worker, and may sleep; others of its CPU wait
-//! meanwhile.
+//! meanwhile. While the CPU of a worker is offline the worker runs on others, if the machine
+//! has its bound threads do so (the kernel does): its items run then, but elsewhere.
 //!
 //! # States of an item
 //!

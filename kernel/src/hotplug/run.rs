@@ -58,17 +58,24 @@ pub(super) fn stop(cpu: CpuId) -> Result<(), Reason> {
     Ok(())
 }
 
-/// A CPU has started, up to here. As its idle thread, interrupts off.
-pub fn start_here(cpu: CpuId) {
+/// A CPU that starts has its own tables. If it took too long, it goes no further: it is about to
+/// be reset, and must hold nothing then. Interrupts off.
+pub fn arrive(cpu: CpuId) {
     if !word::change(cpu, Word::Starting, Word::Running) {
-        // It took too long, and is about to be reset. Nobody has seen it.
-        sched::eqs(cpu).idle_enter();
         processor::halt_forever();
     }
+}
+
+/// A CPU that starts has its idle thread, which this is, and goes online. Interrupts off.
+pub fn start_here(cpu: CpuId) {
     for step in steps::on_cpu() {
         (step.starting)(cpu);
     }
     smp::join();
+    if !Kernel::deferred().is_empty() {
+        // Left by an NMI in its last moments; that interrupt is gone with the reset.
+        Kernel::raise_deferred();
+    }
 }
 
 /// The CPU goes offline, if it is to, and if nothing is left for it to do: else this returns.

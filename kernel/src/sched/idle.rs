@@ -10,7 +10,7 @@ use super::{
     run_queue,
     spawn::{self, Builder},
     switch,
-    thread::Thread,
+    thread::{State, Thread},
 };
 use crate::{
     arch::{cpu as processor, irq, preempt},
@@ -87,6 +87,7 @@ pub fn become_idle() -> ! {
 /// idle thread, interrupts off.
 pub fn leave_for_good(cpu: CpuId, told: impl FnOnce()) -> ! {
     run_queue::idle_ends(cpu);
+    switch::current().note_state(State::Asleep);
     lockdep::check_empty(Context::Task);
     eqs(cpu).idle_enter();
     told();

@@ -1,5 +1,7 @@
 //! A CPU begins to take part in running threads, and ceases to.
 
+use core::sync::atomic::{Ordering, fence};
+
 use platform::{CpuId, CpuMask};
 
 use super::{
@@ -27,6 +29,13 @@ pub fn stop_sharing(cpu: CpuId) {
     run_queue::set_active(cpu, false);
     send_away(cpu);
     smp::call_many(CpuMask::only(cpu), &preempt::want_switch);
+    // It may have been asked to take a thread that waits elsewhere, and does not now. SeqCst
+    // with the one in `share`: who did not see the change has its thread seen here.
+    fence(Ordering::SeqCst);
+    let _pinned = Pinned::disable();
+    for other in smp::active() {
+        run_queue::share(other);
+    }
 }
 
 /// Puts the threads that wait on a CPU's queue and may not run there on others.

@@ -71,8 +71,7 @@ impl Builder {
         Self::default()
     }
 
-    /// Bound to one CPU. While that is offline the thread runs elsewhere, unless it
-    /// [`stays`](Self::stays).
+    /// Bound to one CPU. While that is offline the thread runs elsewhere.
     pub fn on(self, cpu: CpuId) -> Self {
         self.among(CpuMask::only(cpu))
     }
@@ -83,11 +82,11 @@ impl Builder {
         self
     }
 
-    /// Does not run while the CPU that it is bound to is offline. For a CPU's own threads, which
+    /// Bound to one CPU, and does not run while that is offline. For a CPU's own threads, which
     /// nobody waits for then.
-    pub fn stays(mut self) -> Self {
+    pub fn stays_on(mut self, cpu: CpuId) -> Self {
         self.stays = true;
-        self
+        self.on(cpu)
     }
 
     /// Its priority.
@@ -98,7 +97,7 @@ impl Builder {
 
     /// What idle threads are.
     pub(super) fn idle(cpu: CpuId) -> Self {
-        Self::new().on(cpu).stays().priority(Priority::Low)
+        Self::new().stays_on(cpu).priority(Priority::Low)
     }
 
     /// Starts a thread that runs `f`. Task context, may sleep.

@@ -204,6 +204,7 @@ impl Thread {
     }
 
     pub(super) fn set_allowed(&self, allowed: CpuMask) {
+        debug_assert!(!self.stays, "a CPU's own thread moves");
         self.allowed.store(allowed.bits(), Ordering::Relaxed);
     }
 

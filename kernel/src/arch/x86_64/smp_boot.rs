@@ -20,7 +20,7 @@ use super::{
     cpu_local::{self, CpuTables},
     interrupts, paging, stacks,
 };
-use crate::{boot, memory, sched, smp, time};
+use crate::{boot, hotplug, memory, sched, smp, time};
 
 /// Wait between INIT and start-up: processors of the 1990s wanted 10 ms; QEMU and today's
 /// need none, but a short one costs nothing that shows.
@@ -246,5 +246,6 @@ extern "C" fn ap_entry() -> ! {
     unsafe { CpuTables::load(cpu) };
     interrupts::load();
     apic::enable();
+    hotplug::arrive(cpu);
     sched::become_idle()
 }

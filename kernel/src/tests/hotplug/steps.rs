@@ -87,9 +87,14 @@ const DYING: u64 = 8;
 /// Notes a step that is right only under a condition.
 fn did(what: u64, right: bool) {
     WRONG.fetch_add(u64::from(!right), Ordering::Relaxed);
-    let next = |did: u64| Some(did * 10 + what);
+    let next = |did: u64| Some(and(did, what));
     // AcqRel: steps of one walk are ordered, on whichever CPU.
     let _ = DID.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+}
+
+/// What was done, and one more. With many CPUs the first ones get lost.
+fn and(did: u64, what: u64) -> u64 {
+    did.wrapping_mul(10).wrapping_add(what)
 }
 
 /// What was done since the last time.
@@ -219,7 +224,7 @@ pub fn steps_are_undone_in_the_opposite_order(_: &mut Ctx) -> Outcome {
     kassert_eq!(hotplug::off(cpu), Ok(()));
     take_done();
     hotplug::unregister(C.name);
-    let downs = (1..smp::cpus().count()).fold(0, |did, _| did * 10 + C_DOWN);
+    let downs = (1..smp::cpus().count()).fold(0, |did, _| and(did, C_DOWN));
     kassert_eq!(take_done(), downs);
     drop(registered);
     kassert_eq!(hotplug::on(cpu), Ok(()));
@@ -242,8 +247,8 @@ pub fn step_that_fails_is_not_registered(_: &mut Ctx) -> Outcome {
     };
     take_done();
     kassert_eq!(hotplug::register(failing), Err("on purpose"));
-    let ups = (0..cpus).fold(0, |did, _| did * 10 + B_UP);
-    let all = (1..cpus).fold(ups, |did, _| did * 10 + B_DOWN);
+    let ups = (0..cpus).fold(0, |did, _| and(did, B_UP));
+    let all = (1..cpus).fold(ups, |did, _| and(did, B_DOWN));
     kassert_eq!(take_done(), all);
     kassert_eq!(hotplug::step_names(), names);
     let full = |cpu| hotplug::status(cpu).done == names.len();

@@ -140,8 +140,7 @@ pub fn threads_that_stay_wait(_: &mut Ctx) -> Outcome {
         let seen = Arc::clone(&seen);
         kassert_ok!(
             Builder::new()
-                .on(cpu)
-                .stays()
+                .stays_on(cpu)
                 .spawn(format_args!("stays"), move || {
                     sched::park();
                     seen.store(CpuMask::only(smp::this_cpu()).bits(), Ordering::Release);
