@@ -119,6 +119,42 @@ const COMMANDS: &[(&str, &str, i32, &str)] = &[
         r"^pageowner: nothing is recorded; boot with page_owner=on$",
     ),
     (
+        "shell-cpu",
+        "cpu off 1; cpu on 1; cpu off 1; cpu",
+        SUCCESS,
+        r"^ +1 +offline +\d+\.\d+ +0 of \d+$",
+    ),
+    (
+        "shell-cpu-boot",
+        "cpu off 0",
+        run_status(1),
+        r"^cpu: cpu0 cannot go: ",
+    ),
+    (
+        "shell-cpu-not-possible",
+        "cpu on 7",
+        run_status(1),
+        r"^cpu: cpu7 is not possible: this kernel was started for CPUs 0-1$",
+    ),
+    (
+        "shell-cpu-twice",
+        "cpu on 1",
+        run_status(1),
+        r"^cpu: cpu1 is online already$",
+    ),
+    (
+        "shell-cpu-fail",
+        "cpu fail run; cpu off 1",
+        run_status(1),
+        r"^cpu: cpu1: step 'run' failed: it was made to$",
+    ),
+    (
+        "shell-cpu-wrong-number",
+        "cpu off one",
+        run_status(2),
+        r"^cpu: .*'one'",
+    ),
+    (
         "shell-poweroff",
         "poweroff; echo still here",
         SUCCESS,

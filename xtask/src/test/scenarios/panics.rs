@@ -68,7 +68,27 @@ pub fn table() -> Vec<Scenario> {
         panic(how, checks)
     });
     let nested = panic("nested", vec![Check::Status(PANIC), Check::NestedPanic]);
-    cases.chain([nested]).collect()
+    cases.chain([nested, with_one_offline()]).collect()
+}
+
+/// A CPU that is offline is not waited for.
+fn with_one_offline() -> Scenario {
+    let expected = PanicExpected {
+        message: r"asked for".into(),
+        exception: false,
+        cpus: 1,
+        function: "panic_tests::".into(),
+    };
+    let checks = vec![
+        Check::Status(PANIC),
+        Check::Panic(expected),
+        Check::HasNot("did not stop".into()),
+    ];
+    let cmdline = r#"run="cpu off 1; panic plain""#;
+    quick(
+        "panic-one-offline",
+        Action::Boot(boot(small(), cmdline, checks)),
+    )
 }
 
 fn panic(how: &str, checks: Vec<Check>) -> Scenario {
