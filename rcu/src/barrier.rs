@@ -172,8 +172,8 @@ impl<M: Machine> Rcu<M> {
             self.tree.arrows.take(Arrow::BarrierEmpty);
             return;
         }
-        // Relaxed: the wake-ups come after it.
-        self.hurried.fetch_add(1, Ordering::Relaxed);
+        // All of them wait for this or less; the wake-ups come after it.
+        self.hurry_until(self.tree.snap());
         for number in queued {
             self.hasten(number);
         }
@@ -183,7 +183,6 @@ impl<M: Machine> Rcu<M> {
             let all_ran = || barrier.left.load(Ordering::Acquire) == 0;
             barrier.all_ran.wait_until(all_ran);
         }
-        self.hurried.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What waits on a CPU is asked for, and what is ripe there runs.

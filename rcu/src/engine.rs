@@ -9,7 +9,7 @@ use platform::{
     lock::{IrqSpinLock, SpinLock},
     lock_class,
     percpu::PerCpu,
-    sync::{AtomicBool, AtomicUsize, Ordering},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     expedited::Expedited,
     geometry::Geometry,
     grace_period::{Cpus, GracePeriod, Step, Times, Wanted},
+    seq::Cookie,
     stall::NEVER,
     stats::Latency,
     tree::Tree,
@@ -43,8 +44,8 @@ pub struct Rcu<M: Machine> {
     pub(crate) grace_period: SpinLock<Gp<M>, M, GracePeriodLock>,
     /// Those who wait for the next grace period.
     pub(crate) waiters: Waiters<M>,
-    /// How many want that grace periods for callbacks begin at once.
-    pub(crate) hurried: AtomicUsize,
+    /// The bits of a cookie: grace periods for callbacks up to it begin at once.
+    hurry_until: AtomicU64,
     /// Somebody wants it once.
     hurry_once: AtomicBool,
     thread: IrqSpinLock<Option<M::Thread>, M, EngineThread>,
@@ -151,7 +152,7 @@ impl<M: Machine> Rcu<M> {
                 waiting: Chain::EMPTY,
             }),
             waiters: Waiters::new(),
-            hurried: AtomicUsize::new(0),
+            hurry_until: AtomicU64::new(Cookie::COMPLETED.to_bits()),
             hurry_once: AtomicBool::new(false),
             thread: IrqSpinLock::new(None),
             step_due: Statistic::new(NEVER),
@@ -280,6 +281,16 @@ impl<M: Machine> Rcu<M> {
         self.wake();
     }
 
+    /// Grace periods up to that of `cookie` begin at once, and no more: who waits for them may
+    /// be kept from running by what they make run. Somebody is woken after this.
+    pub(crate) fn hurry_until(&self, cookie: Cookie) {
+        // Relaxed: see `wanted`.
+        let later = |bits| Some(Cookie::from_bits(bits).later(cookie).to_bits());
+        let _ = self
+            .hurry_until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    }
+
     /// `None`: a CPU is idle. Otherwise the word by which it will say that it has been.
     pub(crate) fn busy(&self, cpu: usize) -> Option<Snapshot> {
         let snapshot = M::idle(cpu_of(cpu)).snapshot();
@@ -311,8 +322,8 @@ impl<M: Machine> Rcu<M> {
             return Wanted::Nothing;
         }
         // Relaxed: who sets one of them wakes the thread afterwards.
-        let hurried = self.hurried.load(Ordering::Relaxed) != 0;
-        if hurried || self.hurry_once.load(Ordering::Relaxed) {
+        let until = Cookie::from_bits(self.hurry_until.load(Ordering::Relaxed));
+        if !until.is_done(self.tree.seq()) || self.hurry_once.load(Ordering::Relaxed) {
             Wanted::Now
         } else {
             Wanted::Soon
