@@ -96,6 +96,8 @@ arrows! {
     ReaderBlocks = "reader.blocks",
     /// off -> on: a thread is switched away in a section that began after its CPU reported.
     ReaderQueued = "reader.queued",
+    /// on -> on: the section ends where preemption is off, and goes on as one of that kind.
+    ReaderOverstays = "reader.overstays",
     /// on -> off: the section ends; others block the leaf, or nobody waits.
     ReaderLeaves = "reader.leaves",
     /// on -> off: it was the last that the leaf waited for.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | off | the thread is switched away in a section: on; it *blocks* the grace period (normal, expedited) that its CPU has not reported to yet |
 //! | on, blocks none | a grace period begins on the leaf: it blocks that one |
+//! | on | the section ends with preemption off, which is a section, too: on, until preemption comes on |
 //! | on, blocks normal, expedited or both | the section ends: off, and who was the last to block a grace period reports for the leaf |
 //!
 //! A grace period that begins while the thread is queued waits for it; one that has had the

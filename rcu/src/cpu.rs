@@ -22,6 +22,9 @@ lock_class! {
 /// Bits of [`Cpu::wanted`]: a grace period of that kind waits for the CPU.
 pub(crate) const NORMAL: u32 = 1;
 pub(crate) const EXPEDITED: u32 = 2;
+/// (Preemptible) the thread's section ended with preemption off: when that comes on, it is to
+/// be taken off its leaf's list.
+pub(crate) const UNBLOCK: u32 = 4;
 
 /// What the engine has of a CPU.
 pub(crate) struct Cpu<M: Machine> {

@@ -24,7 +24,7 @@ use crate::{
     Machine, Rcu,
     arrows::Arrow,
     call::reported,
-    cpu::{EXPEDITED, NORMAL},
+    cpu::{EXPEDITED, NORMAL, UNBLOCK},
     tree::Kind,
 };
 
@@ -63,11 +63,14 @@ impl<M: Machine> Rcu<M> {
     fn block(&self) {
         let entry = M::reader_entry();
         // SAFETY: the entry of the thread that runs here (or is being left by this code).
-        if unsafe { entry.as_ref().leaf() }.is_some() {
-            // Still in the section in which it was left before.
+        let queued = unsafe { entry.as_ref().leaf() }.is_some();
+        // Also if it is queued: the end of another section may have been told already.
+        M::ask_reader();
+        if queued {
+            // Still in the section in which it was left before, or in one that began before
+            // that was over.
             return;
         }
-        M::ask_reader();
         let cpu = M::current_cpu().index();
         // SAFETY: on no list; it stays as long as the thread, which takes it off when its
         // section ends.
@@ -83,11 +86,32 @@ impl<M: Machine> Rcu<M> {
         self.wanted_here().fetch_or(wanted, Ordering::Relaxed);
     }
 
+    /// The section in which the thread of this CPU was left, if it was, is over. Interrupts off.
+    fn unblock(&self) {
+        let entry = M::reader_entry();
+        // SAFETY: the entry of the thread that runs this (or is being left by this code).
+        let Some(leaf) = (unsafe { entry.as_ref().leaf() }) else {
+            return;
+        };
+        // SAFETY: it is on the list of that leaf.
+        let [normal, expedited] = unsafe { self.tree.unblock(leaf, entry) };
+        if normal {
+            self.wake();
+        }
+        if expedited {
+            self.expedited.done();
+        }
+    }
+
     /// This CPU is in no section: reports to whoever wants it. Interrupts off.
     fn pass(&self) {
         // Relaxed: what counts is the mask under the leaf's lock.
         let wanted = self.wanted_here().swap(0, Ordering::Relaxed);
         let cpu = M::current_cpu().index();
+        // In a section again the thread goes on blocking what it did.
+        if wanted & UNBLOCK != 0 && M::reader_depth() == 0 {
+            self.unblock();
+        }
         if wanted & NORMAL != 0 && self.tree.report(cpu, Kind::Normal) {
             self.wake();
         }
@@ -145,14 +169,16 @@ impl<M: Machine> Rcu<M> {
         let _irqs_off = IrqsOff::<M>::disable();
         let entry = M::reader_entry();
         // SAFETY: the entry of the thread that runs this.
-        if let Some(leaf) = unsafe { entry.as_ref().leaf() } {
-            // SAFETY: it is on the list of that leaf.
-            let [normal, expedited] = unsafe { self.tree.unblock(leaf, entry) };
-            if normal {
-                self.wake();
-            }
-            if expedited {
-                self.expedited.done();
+        if unsafe { entry.as_ref().leaf() }.is_some() {
+            if outside {
+                self.unblock();
+            } else {
+                // It goes on as a section of another kind, of the same thread or (in an
+                // interrupt) of what its thread will do next.
+                self.tree.arrows.take(Arrow::ReaderOverstays);
+                // Relaxed: for this CPU itself, on which the thread stays until it looks.
+                self.wanted_here().fetch_or(UNBLOCK, Ordering::Relaxed);
+                M::resched_here();
             }
         }
         if self.wanted_here().load(Ordering::Relaxed) == 0 {
