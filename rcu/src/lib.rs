@@ -19,6 +19,7 @@
 //! | `boxed`, [`Retired`] | what can be freed by way of a grace period, and only so |
 //! | [`blocked`] | threads that were switched away in a section |
 //! | `stall`, `stats`, `text`, [`arrows`] | looking inside |
+//! | `torture` | everything at once, for a set time (feature `torture`) |
 //!
 //! `docs/rcu.md` has the protocols as state tables, with a counter for each arrow.
 
@@ -57,6 +58,8 @@ pub mod seq;
 mod stall;
 mod stats;
 mod text;
+#[cfg(feature = "torture")]
+pub mod torture;
 pub mod tree;
 mod waiters;
 
