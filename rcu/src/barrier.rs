@@ -33,7 +33,7 @@ use crate::{Head, Machine, Rcu, arrows::Arrow, seq::Seq};
 
 lock_class! {
     /// Whose barrier it is.
-    pub struct BarrierOwner = ("rcu barrier", 6);
+    pub struct BarrierOwner = ("rcu barrier", 7);
     /// Callbacks may not move from CPU to CPU.
     pub struct Moving = ("rcu moving callbacks", 86);
 }

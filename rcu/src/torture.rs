@@ -137,7 +137,8 @@ impl Options {
     /// How long anything may take before it counts as never.
     fn patience_ns(&self) -> u64 {
         // One more stall where one is made on purpose.
-        self.stall_ns.saturating_mul(2 + 2 * u64::from(self.overlong))
+        self.stall_ns
+            .saturating_mul(2 + 2 * u64::from(self.overlong))
     }
 }
 
