@@ -225,6 +225,7 @@ impl<M: Machine> Rcu<M> {
             .took_ns
             .fetch_add(M::now_ns() - start, Ordering::Relaxed);
         expedited.count.fetch_add(1, Ordering::Relaxed);
+        self.tree.arrows.take(Arrow::ExpEnd);
     }
 
     /// Begins on the tree. Whether nobody has to report, and who has to be interrupted.
