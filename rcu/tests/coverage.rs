@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use platform::{
@@ -20,10 +21,12 @@ use rcu::{
 };
 
 /// Rounds before an arrow counts as never taken. All are, after a few.
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 200;
 /// Operations of each thread in a round.
 const OPERATIONS: usize = 60;
 const CPUS: usize = 4;
+/// Longer than a grace period looks once.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Arrows that nothing here takes, and why not.
 const EXCUSED: &[(&str, &str)] = &[];
@@ -113,7 +116,12 @@ fn worker(rcu: &Rcu<Hosted>, away: &AtomicUsize, seed: usize) {
                 let cookie = rcu.start_poll_expedited();
                 rcu.cond_synchronize_expedited(cookie);
             }
-            12 => std::thread::sleep(std::time::Duration::from_micros(200)),
+            12 if state >> 8 & 1 == 0 => std::thread::sleep(PAUSE),
+            // Wakes the others for a moment, those that are idle from that only.
+            12 => {
+                let others = CpuMask::first_n(CPUS).without(Preempt::<Hosted>::disable().cpu());
+                Hosted::call(others, &|| std::thread::sleep(PAUSE));
+            }
             13 => {
                 let pinned = Preempt::<Hosted>::disable();
                 section(30);
