@@ -157,3 +157,39 @@ impl<T: fmt::Debug> fmt::Debug for RcuBox<T> {
         f.debug_tuple("RcuBox").field(&**self).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callbacks::List;
+
+    #[test]
+    fn a_value_is_read_while_its_head_is_queued() {
+        let dropped = alloc::sync::Arc::new(());
+        let nodes = [1, 2].map(|number| {
+            let value = (number, alloc::sync::Arc::clone(&dropped));
+            RcuBox::try_new(value).expect("memory").into_raw()
+        });
+        // SAFETY: not freed before the callbacks run, and not changed.
+        let values = nodes.map(|node| &unsafe { Node::value(node) }.0);
+        let mut list = List::new();
+        for node in nodes {
+            // SAFETY: the node is this test's, and its head not queued.
+            unsafe { list.push(Node::head(node), free::<(u32, alloc::sync::Arc<()>)>) };
+        }
+        assert_eq!(values, [&1, &2]);
+        let mut taken = List::new();
+        taken.adopt(&mut list);
+        assert!(taken.accelerate(crate::Cookie::COMPLETED));
+        assert!(taken.advance(crate::Seq::INITIAL));
+        let mut queue = taken.take_done();
+        let (head, run) = queue.pop().expect("two are queued");
+        // SAFETY: popped, and nobody looks at it any more.
+        unsafe { run(head) };
+        assert_eq!(values[1], &2);
+        let (head, run) = queue.pop().expect("one is queued");
+        // SAFETY: as above.
+        unsafe { run(head) };
+        assert_eq!(alloc::sync::Arc::strong_count(&dropped), 1);
+    }
+}
