@@ -26,7 +26,9 @@ mod text;
 mod token;
 
 pub use keys::{KEYS, Key, ValueType};
-pub use line::{CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, OnPanic, Shuffle};
+pub use line::{
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, OnPanic, Rcu, Shuffle,
+};
 pub use problem::{MAX_PROBLEMS, Problem, ProblemKind};
 pub use text::{Chars, Text};
 pub use token::{Token, Tokens};

@@ -2,7 +2,7 @@
 
 use kernel_base::cmdline::{
     CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, KEYS, MAX_PROBLEMS, OnPanic,
-    ProblemKind, Shuffle, Tokens,
+    ProblemKind, Rcu, Shuffle, Tokens, ValueType,
 };
 use log::LevelFilter;
 use proptest::prelude::*;
@@ -43,7 +43,10 @@ fn every_key_is_read() {
     let text = "run=\"echo \\\"a\\\" \\\\ b; cpus\" kunit=mm.*,rcu.? kunit.list kunit.shuffle=7 \
         kunit.repeat=3 kunit.after=mm.alloc kunit.timeout_ms=500 kunit.percent=5 kunit.planted=hang \
         bench=pair,rcu_* bench.list bench.rounds=3 schedule=9 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot \
-        page_poison=on page_owner=1 fail_page_alloc=2,50,4096,-1\n";
+        page_poison=on page_owner=1 fail_page_alloc=2,50,4096,-1 \
+        rcu.blimit=1 rcu.fanout=2 rcu.fanout_leaf=3 rcu.jiffies_till_first_fqs=0 \
+        rcu.jiffies_till_next_fqs=5 rcu.jiffies_till_sched_qs=6 rcu.min_interval_us=7 \
+        rcu.qhimark=8 rcu.stall_timeout_ms=10\n";
     let line = CommandLine::parse(text);
     assert_eq!(line.problems(), []);
     assert_eq!(line.run.unwrap().to_string(), r#"echo "a" \ b; cpus"#);
@@ -70,6 +73,20 @@ fn every_key_is_read() {
         times: None,
     };
     assert_eq!(line.fail_page_alloc, Some(faults));
+    let rcu = Rcu {
+        blimit: Some(1),
+        fanout: Some(2),
+        fanout_leaf: Some(3),
+        jiffies_till_first_fqs: Some(0),
+        jiffies_till_next_fqs: Some(5),
+        jiffies_till_sched_qs: Some(6),
+        min_interval_us: Some(7),
+        qhimark: Some(8),
+        stall_timeout_ms: Some(10),
+    };
+    assert_eq!(line.rcu, rcu);
+    assert_eq!(line.rcu.given("rcu.fanout_leaf"), Some(3));
+    assert_eq!(line.rcu.given("rcu"), None);
     assert_eq!(Tokens::new(text).count(), KEYS.len());
 }
 
@@ -87,6 +104,31 @@ fn panic_defaults_to_exit_with_the_device() {
         CommandLine::parse("kunit.shuffle=random").kunit_shuffle,
         Some(Shuffle::Random)
     );
+}
+
+#[test]
+fn numbers_keep_within_their_bounds() {
+    for key in KEYS {
+        let ValueType::Range(least, most) = key.value else {
+            continue;
+        };
+        let name = key.name;
+        let taken = |value: u64| {
+            CommandLine::parse(&format!("{name}={value}"))
+                .rcu
+                .given(name)
+        };
+        assert_eq!((taken(least), taken(most)), (Some(least), Some(most)));
+        assert_eq!(taken(most + 1), None);
+        assert!(least == 0 || taken(least - 1).is_none());
+        let default = key.default.parse().unwrap();
+        assert!((least..=most).contains(&default), "{name}");
+    }
+    assert_eq!(
+        problems("rcu.fanout=65"),
+        ["bad value `65` for `rcu.fanout`, expected 2 to 64 at byte 0"]
+    );
+    assert_eq!(CommandLine::parse("rcu.fanout=1").rcu, Rcu::default());
 }
 
 #[test]

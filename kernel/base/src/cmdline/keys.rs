@@ -30,6 +30,8 @@ pub enum ValueType {
     CaseName,
     /// A number above 0, decimal or hexadecimal with `0x`.
     Count,
+    /// A number between these two, and they.
+    Range(u64, u64),
     /// A port number, 1 to 0xffff.
     Port,
     /// A seed, or `random`.
@@ -47,6 +49,7 @@ pub enum ValueType {
 impl fmt::Display for ValueType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Range(least, most) => return write!(f, "{least} to {most}"),
             Self::Flag => "no value",
             Self::Text => "text",
             Self::Name => "a name",
@@ -188,6 +191,60 @@ pub const KEYS: &[Key] = &[
         ValueType::OnPanic,
         "exit with debug_exit, else halt",
         "what to do after a panic has been reported",
+    ),
+    key(
+        "rcu.blimit",
+        ValueType::Range(1, 1_000_000),
+        "32",
+        "RCU callbacks that a CPU runs without a look at the time",
+    ),
+    key(
+        "rcu.fanout",
+        ValueType::Range(2, 64),
+        "64",
+        "children of a node of the RCU tree above the leaves",
+    ),
+    key(
+        "rcu.fanout_leaf",
+        ValueType::Range(2, 64),
+        "16",
+        "CPUs of a leaf of the RCU tree",
+    ),
+    key(
+        "rcu.jiffies_till_first_fqs",
+        ValueType::Range(0, 250),
+        "0",
+        "ticks of 4 ms from the start of a grace period to the first look for idle CPUs",
+    ),
+    key(
+        "rcu.jiffies_till_next_fqs",
+        ValueType::Range(1, 250),
+        "1",
+        "ticks from one look for idle CPUs to the next",
+    ),
+    key(
+        "rcu.jiffies_till_sched_qs",
+        ValueType::Range(0, 2500),
+        "2",
+        "ticks after which a grace period interrupts the CPUs that hold it up",
+    ),
+    key(
+        "rcu.min_interval_us",
+        ValueType::Range(0, 1_000_000),
+        "1000",
+        "microseconds between the starts of grace periods that only callbacks wait for",
+    ),
+    key(
+        "rcu.qhimark",
+        ValueType::Range(1, 1_000_000_000),
+        "10000",
+        "RCU callbacks of a CPU above which there is a hurry",
+    ),
+    key(
+        "rcu.stall_timeout_ms",
+        ValueType::Range(10, 300_000),
+        "21000",
+        "milliseconds after which a grace period that does not end is reported",
     ),
     key(
         "run",

@@ -46,6 +46,65 @@ pub struct Faults {
     pub times: Option<u32>,
 }
 
+/// Knobs of RCU that were given; see [`KEYS`] for their meanings, units and bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rcu {
+    /// `rcu.blimit=`
+    pub blimit: Option<u64>,
+    /// `rcu.fanout=`
+    pub fanout: Option<u64>,
+    /// `rcu.fanout_leaf=`
+    pub fanout_leaf: Option<u64>,
+    /// `rcu.jiffies_till_first_fqs=`, in ticks
+    pub jiffies_till_first_fqs: Option<u64>,
+    /// `rcu.jiffies_till_next_fqs=`, in ticks
+    pub jiffies_till_next_fqs: Option<u64>,
+    /// `rcu.jiffies_till_sched_qs=`, in ticks
+    pub jiffies_till_sched_qs: Option<u64>,
+    /// `rcu.min_interval_us=`
+    pub min_interval_us: Option<u64>,
+    /// `rcu.qhimark=`
+    pub qhimark: Option<u64>,
+    /// `rcu.stall_timeout_ms=`
+    pub stall_timeout_ms: Option<u64>,
+}
+
+impl Rcu {
+    /// All absent.
+    const NONE: Self = Self {
+        blimit: None,
+        fanout: None,
+        fanout_leaf: None,
+        jiffies_till_first_fqs: None,
+        jiffies_till_next_fqs: None,
+        jiffies_till_sched_qs: None,
+        min_interval_us: None,
+        qhimark: None,
+        stall_timeout_ms: None,
+    };
+
+    /// The knob of that name, without `rcu.` before it.
+    fn knob(&mut self, name: &str) -> Option<&mut Option<u64>> {
+        Some(match name {
+            "blimit" => &mut self.blimit,
+            "fanout" => &mut self.fanout,
+            "fanout_leaf" => &mut self.fanout_leaf,
+            "jiffies_till_first_fqs" => &mut self.jiffies_till_first_fqs,
+            "jiffies_till_next_fqs" => &mut self.jiffies_till_next_fqs,
+            "jiffies_till_sched_qs" => &mut self.jiffies_till_sched_qs,
+            "min_interval_us" => &mut self.min_interval_us,
+            "qhimark" => &mut self.qhimark,
+            "stall_timeout_ms" => &mut self.stall_timeout_ms,
+            _ => return None,
+        })
+    }
+
+    /// What was given for the key of [`KEYS`] called `key`.
+    pub fn given(mut self, key: &str) -> Option<u64> {
+        *self.knob(key.strip_prefix("rcu.")?)?
+    }
+}
+
 /// What the command line says, key by key; see [`KEYS`] for their meanings.
 #[derive(Clone, Debug)]
 pub struct CommandLine<'a> {
@@ -79,6 +138,8 @@ pub struct CommandLine<'a> {
     pub kunit_percent: Option<u64>,
     /// `kunit.planted=`: the planted fault to switch on.
     pub kunit_planted: Option<Text<'a>>,
+    /// `rcu.*=`: knobs of RCU.
+    pub rcu: Rcu,
     /// `schedule=`: the seed of schedules.
     pub schedule: Option<u64>,
     /// `tsc_khz=`: frequency of the time stamp counter in kHz.
@@ -120,6 +181,7 @@ impl<'a> CommandLine<'a> {
             kunit_timeout_ms: DEFAULT_CASE_TIMEOUT_MS,
             kunit_percent: None,
             kunit_planted: None,
+            rcu: Rcu::NONE,
             schedule: None,
             tsc_khz: None,
             loglevel: LevelFilter::Info,
@@ -208,7 +270,7 @@ impl<'a> CommandLine<'a> {
                 self.report(position, ProblemKind::UnexpectedValue { key });
             }
             Some(value) => {
-                if self.assign(key, value).is_none() {
+                if self.assign(key, expected, value).is_none() {
                     self.report(
                         position,
                         ProblemKind::BadValue {
@@ -231,8 +293,13 @@ impl<'a> CommandLine<'a> {
         }
     }
 
-    /// Gives `key`, one of [`KEYS`], a value; `None` if the value is malformed.
-    fn assign(&mut self, key: &str, value: Text<'a>) -> Option<()> {
+    /// Gives `key`, one of [`KEYS`], which takes what is `expected`, a value; `None` if the value is malformed.
+    fn assign(&mut self, key: &str, expected: ValueType, value: Text<'a>) -> Option<()> {
+        if let ValueType::Range(least, most) = expected {
+            let knob = self.rcu.knob(key.strip_prefix("rcu.")?)?;
+            *knob = Some(number(value).filter(|given| (least..=most).contains(given))?);
+            return Some(());
+        }
         match key {
             "run" => self.run = Some(value),
             "bench" => self.bench = Some(not_empty(value)?),

@@ -26,7 +26,7 @@ fn show(_: Args<'_>) -> Status {
         let given = value(line, key.name);
         let mark = if given.is_some() { '*' } else { ' ' };
         let value = given.unwrap_or_else(|| String::from(key.default));
-        crate::println!("{mark} {:<17} {value}", key.name);
+        crate::println!("{mark} {:<26} {value}", key.name);
         crate::println!("    {} ({}; default: {})", key.help, key.value, key.default);
     }
     for problem in line.problems() {
@@ -78,6 +78,7 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
                 OnPanic::Reboot => "reboot",
             })
         }),
+        knob if knob.starts_with("rcu.") => line.rcu.given(knob).map(|value| value.to_string()),
         "run" => line.run.map(|commands| commands.to_string()),
         "schedule" => line.schedule.map(|seed| seed.to_string()),
         "tsc_khz" => line.tsc_khz.map(|khz| khz.to_string()),
