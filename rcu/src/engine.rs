@@ -39,6 +39,8 @@ lock_class! {
 pub struct Rcu<M: Machine> {
     pub(crate) config: Config,
     times: Times,
+    /// [`Config::stall_ns`], which may be changed.
+    stall_ns: Statistic,
     pub(crate) tree: Tree<M>,
     pub(crate) cpus: PerCpu<Cpu<M>, M>,
     pub(crate) grace_period: SpinLock<Gp<M>, M, GracePeriodLock>,
@@ -145,6 +147,7 @@ impl<M: Machine> Rcu<M> {
         let geometry = Geometry::new(count, config.leaf_fanout, config.fanout);
         let this = Self {
             times: config.times(),
+            stall_ns: Statistic::new(config.stall_ns.max(1)),
             tree: Tree::try_new(geometry)?,
             cpus: PerCpu::try_new(|_| Cpu::new())?,
             grace_period: SpinLock::new(Gp {
@@ -291,6 +294,17 @@ impl<M: Machine> Rcu<M> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
+    /// The age, in nanoseconds, at which a grace period is reported.
+    pub fn stall_ns(&self) -> u64 {
+        // Relaxed: a number by itself.
+        self.stall_ns.load(Ordering::Relaxed)
+    }
+
+    /// Sets that for grace periods that begin from now on. Any context.
+    pub fn set_stall_ns(&self, ns: u64) {
+        self.stall_ns.store(ns.max(1), Ordering::Relaxed);
+    }
+
     /// `None`: a CPU is idle. Otherwise the word by which it will say that it has been.
     pub(crate) fn busy(&self, cpu: usize) -> Option<Snapshot> {
         let snapshot = M::idle(cpu_of(cpu)).snapshot();
@@ -376,12 +390,16 @@ impl<M: Machine> Rcu<M> {
                 return Left::Others;
             };
             let gp = &mut *guard;
+            let times = Times {
+                stall: self.stall_ns(),
+                ..self.times
+            };
             let mut view = View {
                 rcu: self,
                 waiting: &mut gp.waiting,
             };
             let wanted = self.wanted();
-            let step = gp.machine.step(&self.tree, &mut view, wanted, &self.times);
+            let step = gp.machine.step(&self.tree, &mut view, wanted, &times);
             let running = gp.machine.is_running();
             let ended = match step {
                 Step::Ended(_) => core::mem::replace(&mut gp.waiting, Chain::EMPTY),

@@ -260,7 +260,7 @@ impl<M: Machine> Rcu<M> {
     }
 
     fn wait_for_reports(&self, start: u64) {
-        let mut stall_at = start + self.config.stall_ns;
+        let mut stall_at = start + self.stall_ns();
         let done = || self.tree.expedited_reported();
         while !self
             .expedited
@@ -269,7 +269,7 @@ impl<M: Machine> Rcu<M> {
         {
             self.tree.arrows.take(Arrow::ExpStall);
             self.report_expedited_stall(M::now_ns() - start);
-            stall_at = M::now_ns() + 3 * self.config.stall_ns;
+            stall_at = M::now_ns() + 3 * self.stall_ns();
         }
     }
 }

@@ -166,7 +166,7 @@ impl<M: Machine> Rcu<M> {
         // Relaxed: a look.
         let next = self.step_due.load(Ordering::Relaxed);
         if next != NEVER {
-            let late = next.saturating_add(THREAD_LATE * self.config.stall_ns);
+            let late = next.saturating_add(THREAD_LATE.saturating_mul(self.stall_ns()));
             if M::now_ns() > late {
                 self.report_late_thread(next);
             }
