@@ -30,14 +30,35 @@ pub struct Images {
     pub disk: Option<PathBuf>,
 }
 
-/// Builds kernel, boot stub and ramdisk; `release` without overflow checks and debug
-/// assertions.
+/// Which kernel is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Build {
+    /// Without overflow checks and debug assertions.
+    pub release: bool,
+    /// RCU's read-side sections may be preempted.
+    pub preemptible: bool,
+}
+
+impl Build {
+    /// Cargo's profile.
+    fn profile(self) -> &'static str {
+        if self.release { "release" } else { "checked" }
+    }
+
+    /// Tells it from the others: in names of folders, and of figures.
+    pub fn name(self) -> String {
+        let preemptible = if self.preemptible { "-preemptible" } else { "" };
+        format!("{}{preemptible}", self.profile())
+    }
+}
+
+/// Builds kernel, boot stub and ramdisk.
 ///
 /// # Errors
 ///
 /// A compiler that is missing and cannot be had, or what it complains of.
-pub fn images(toolchain: &Toolchain, release: bool) -> anyhow::Result<Images> {
-    let profile = if release { "release" } else { "checked" };
+pub fn images(toolchain: &Toolchain, build: Build) -> anyhow::Result<Images> {
+    let (profile, name) = (build.profile(), build.name());
     let mut command = toolchain.bare("build");
     command.args([
         "-p",
@@ -48,12 +69,18 @@ pub fn images(toolchain: &Toolchain, release: bool) -> anyhow::Result<Images> {
         "--profile",
         profile,
     ]);
-    ui::step(&format!("building the kernel ({profile})"), command)?;
+    if build.preemptible {
+        command.args(["--features", "kernel/rcu_preemptible"]);
+    }
+    ui::step(&format!("building the kernel ({name})"), command)?;
 
     let built = workspace::target().join("bare").join(TARGET).join(profile);
-    let folder = workspace::output().join(profile);
+    let folder = workspace::output().join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let kernel = built.join("granary");
+    // Apart, since the next build of the same profile may be another one.
+    let kernel = folder.join("granary");
+    let elf = read(&built.join("granary"))?;
+    put(&kernel, &elf)?;
     let images = Images {
         boot: folder.join("granary-boot"),
         stripped: folder.join("kernel"),
@@ -62,7 +89,6 @@ pub fn images(toolchain: &Toolchain, release: bool) -> anyhow::Result<Images> {
         disk: None,
     };
     put(&images.boot, &read(&built.join("granary-boot"))?)?;
-    let elf = read(&images.kernel)?;
     let symbols = symbols::table(&elf).context("cannot make the symbol table")?;
     put(&folder.join("symbols"), &symbols)?;
     let stripped = strip::strip(&elf).context("cannot strip the kernel")?;

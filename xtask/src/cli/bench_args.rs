@@ -35,6 +35,10 @@ pub struct BenchArgs {
     #[arg(long, requires = "baseline")]
     pub allow_other_tools: bool,
 
+    /// Build with read-side sections of RCU that may be preempted
+    #[arg(long)]
+    pub preemptible: bool,
+
     /// Build, then print the QEMU command line instead of starting it
     #[arg(long)]
     pub dry_run: bool,

@@ -31,6 +31,7 @@ Examples:
   cargo xtask test                            everything quick
   cargo xtask test 'ipi.*'                    only what matches
   cargo xtask test --cpus 2 --nodes 1         on one machine of this shape
+  cargo xtask test --preemptible 'rcu*.*'     with RCU's other flavour
   cargo xtask test --long                     everything, for its stated duration
   CI=true cargo xtask test                    everything, with durations cut to a twentieth";
 

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::build::Build;
 use crate::machine::{Firmware, Model, Size};
 
 /// The machine to boot, and how.
@@ -43,6 +44,10 @@ pub struct MachineArgs {
     #[arg(long)]
     pub release: bool,
 
+    /// Build with read-side sections of RCU that may be preempted
+    #[arg(long)]
+    pub preemptible: bool,
+
     /// QEMU's machine
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Model::Q35)]
     pub machine: Model,
@@ -58,6 +63,16 @@ pub struct MachineArgs {
     /// Build, then print the QEMU command line instead of starting it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl MachineArgs {
+    /// Which kernel to boot.
+    pub fn build(&self) -> Build {
+        Build {
+            release: self.release,
+            preemptible: self.preemptible,
+        }
+    }
 }
 
 /// What `--accel` takes.

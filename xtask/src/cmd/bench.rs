@@ -8,8 +8,8 @@ use anyhow::Context;
 use crate::bench::{
     BenchMachine, Collector, Filter, JsonFile, Key, Ran, Report, Rule, Show, compare, host, measure,
 };
-use crate::build;
-use crate::cli::BenchArgs;
+use crate::build::{self, Build};
+use crate::cli::{BenchArgs, Usage};
 use crate::machine::{Facts as HostFacts, Machine};
 use crate::test::qemu::Qemu;
 use crate::test::scenario::{Absent, Limits, World};
@@ -18,7 +18,7 @@ use crate::test::tier::Tier;
 use crate::toolchain::{Facts, Road, Toolchain};
 use crate::{tools, ui, workspace};
 
-/// What benchmarks are built with.
+/// What benchmarks of the host are built with.
 const PROFILE: &str = "release";
 
 /// A workload prints nothing while it is measured, and a slow one on a busy host takes long.
@@ -32,6 +32,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     // First what is wrong with the command, then what takes long.
     let filter = Filter::new(&args.filter)?;
     if args.machine == BenchMachine::Host {
+        if args.preemptible {
+            let text = "--preemptible is for the kernel, which --machine host does not build";
+            return Err(Usage(text.into()).into());
+        }
         return run_on_host(args, &filter);
     }
     let machine = args.machine.guest(&HostFacts::gather())?;
@@ -39,16 +43,20 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let json = args.json.as_deref().map(JsonFile::prepare).transpose()?;
     let qemu = tools::QEMU.require()?;
     let toolchain = Toolchain::require()?;
+    let build = Build {
+        release: true,
+        preemptible: args.preemptible,
+    };
     let key = Key {
         machine: args.machine.name().into(),
         rustc: compiler(&toolchain).context("the compiler does not tell its version")?,
         qemu: super::doctor::version(&qemu),
-        profile: PROFILE.into(),
+        profile: build.name(),
     };
     if let Some(baseline) = &baseline {
         baseline.check_key(&key, args.allow_other_tools)?;
     }
-    let images = build::images(&toolchain, true)?;
+    let images = build::images(&toolchain, build)?;
     let commit = commit();
     let logs = workspace::target().join("bench-logs");
     let world = Qemu::new(toolchain, images, Tier::Quick, logs)?;

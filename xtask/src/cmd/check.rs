@@ -46,6 +46,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
     bare.args(BARE.iter().flat_map(|name| ["-p", name]))
         .args(["--", "-D", "warnings"]);
     step("linting the bare-metal crates", bare);
+    let mut bare = toolchain.bare("clippy");
+    bare.args(["--locked", "--profile", "checked", "-p", "kernel"]);
+    bare.args(["--features", "rcu_preemptible", "--", "-D", "warnings"]);
+    step("linting the kernel with preemptible readers", bare);
     let mut docs = host(&[
         "doc",
         "--locked",

@@ -22,7 +22,7 @@ pub fn run(args: &GdbArgs) -> anyhow::Result<ExitCode> {
     tools::GDB.require()?;
     match &args.attach {
         Some(address) => {
-            let images = build::images(&Toolchain::require()?, args.machine.release)?;
+            let images = build::images(&Toolchain::require()?, args.machine.build())?;
             let remote = if address.starts_with(':') {
                 format!("127.0.0.1{address}")
             } else {
@@ -37,7 +37,7 @@ pub fn run(args: &GdbArgs) -> anyhow::Result<ExitCode> {
 fn boot(args: &GdbArgs) -> anyhow::Result<ExitCode> {
     let machine = Machine::from_args(&args.machine, DEFAULT_CPUS)?;
     tools::QEMU.require()?;
-    let images = super::run::images_for(&machine, args.machine.release)?;
+    let images = super::run::images_for(&machine, args.machine.build())?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     signals::remove_at_end(folder.path().to_owned());
     let socket = folder.path().join("gdb");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::build;
+use crate::build::{self, Build};
 use crate::cli::ImageArgs;
 use crate::toolchain::Toolchain;
 use crate::{ui, workspace};
@@ -13,7 +13,13 @@ use crate::{ui, workspace};
 /// Runs it.
 pub fn run(args: &ImageArgs) -> anyhow::Result<ExitCode> {
     let toolchain = Toolchain::require()?;
-    let images = build::images(&toolchain, args.release)?;
+    let images = build::images(
+        &toolchain,
+        Build {
+            release: args.release,
+            ..Build::default()
+        },
+    )?;
     let mut image = build::disk(&toolchain, &images, &args.cmdline)?;
     if let Some(output) = &args.output {
         fs::copy(&image, output).with_context(|| format!("cannot write {}", output.display()))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::build::{self, Images};
+use crate::build::{self, Build, Images};
 use crate::cli::RunArgs;
 use crate::guest::{End, Guest, GuestConfig, Output};
 use crate::machine::{DEFAULT_CPUS, Firmware, Machine};
@@ -28,7 +28,7 @@ const COMMANDS: Duration = Duration::from_secs(24 * 3600);
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let machine = Machine::from_args(&args.machine, DEFAULT_CPUS)?;
     tools::QEMU.require()?;
-    let images = images_for(&machine, args.machine.release)?;
+    let images = images_for(&machine, args.machine.build())?;
     let commands = args.commands.join(" ");
     let interactive = args.commands.is_empty();
     let mut cmdline = args.machine.cmdline.clone();
@@ -62,9 +62,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Builds what such a machine boots, its disk image included.
-pub fn images_for(machine: &Machine, release: bool) -> anyhow::Result<Images> {
+pub fn images_for(machine: &Machine, build: Build) -> anyhow::Result<Images> {
     let toolchain = Toolchain::require()?;
-    let mut images = build::images(&toolchain, release)?;
+    let mut images = build::images(&toolchain, build)?;
     if machine.firmware == Firmware::Uefi {
         images.disk = Some(build::disk(&toolchain, &images, "")?);
     }

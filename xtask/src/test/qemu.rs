@@ -42,7 +42,7 @@ impl Qemu {
             ui::say(&format!("{error:#}"));
         }
         let toolchain = Toolchain::require()?;
-        let images = build::images(&toolchain, args.release)?;
+        let images = build::images(&toolchain, args.build())?;
         Self::new(toolchain, images, tier, logs)
     }
 
