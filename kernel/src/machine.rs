@@ -1,6 +1,7 @@
 //! The kernel as a [`Platform`]: the machine that `platform`, `rcu` and `mm` run on here.
 
 pub mod memory;
+pub mod rcu;
 
 use core::{alloc::Layout, fmt, panic::Location, ptr::NonNull};
 

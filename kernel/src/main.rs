@@ -24,6 +24,7 @@ mod machine;
 mod memory;
 mod panic;
 mod percpu_area;
+mod rcu;
 mod report;
 mod sched;
 mod schedule;
@@ -69,6 +70,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     arch::irq::enable();
     memory::vmalloc::init();
     console::enable_receive_interrupt();
+    rcu::init();
     hotplug::start();
     percpu_area::register_shrinker();
     memory::vmalloc::start_thread();

@@ -28,6 +28,10 @@ pub enum Kind {
     LockWord,
     /// Memory is used wrongly, or there is none.
     Memory(mm::report::Kind),
+    /// RCU is used wrongly.
+    Rcu,
+    /// A grace period does not end.
+    RcuStall,
     /// A report that was printed, but could not be taken down.
     Lost,
 }
@@ -60,14 +64,15 @@ static LOST: AtomicUsize = AtomicUsize::new(0);
 /// Reports that were printed.
 static PRINTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes a report: printed, and counted for the test that is running. Task and interrupt
-/// context.
-pub fn report(kind: Kind, text: fmt::Arguments<'_>) {
+/// Makes a report: printed, and counted for the test that is running. Whether it was printed,
+/// because no test expected it. Task and interrupt context.
+pub fn report(kind: Kind, text: fmt::Arguments<'_>) -> bool {
     let expected = EXPECTED.lock().note(kind);
     if !expected {
         PRINTED.fetch_add(1, Ordering::Relaxed);
         console::write(format_args!("{}", Line { kind, text }));
     }
+    !expected
 }
 
 /// [`report`] for any context, with any locks held: what it needs it only tries for. If the

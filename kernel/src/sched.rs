@@ -29,9 +29,10 @@ mod thread;
 
 use core::sync::atomic::Ordering;
 
+use ::rcu::Machine;
 use platform::{CpuId, CpuMask, Priority};
 
-pub use idle::{become_idle, eqs, is_idle, leave_for_good};
+pub use idle::{become_idle, eqs, extended, is_idle, leave_for_good};
 pub use run_queue::ready_count;
 pub use sharing::{start_sharing, stop_sharing};
 pub use spawn::{Builder, JoinHandle};
@@ -40,11 +41,12 @@ pub use switch::{
     SWITCHES, current, current_stretch_ns, park, preempt, preempt_from_interrupt, running_on,
     try_current, yield_now,
 };
-pub use thread::{State, Thread, ThreadRef};
+pub use thread::{NAME_LEN, State, Thread, ThreadRef};
 
 use crate::{
     arch::{backtrace, context, irq, preempt},
-    smp, time, timer,
+    machine::Kernel,
+    rcu, smp, time, timer,
 };
 
 /// Makes the boot CPU's code a thread and gives the CPU an idle thread. From here on there
@@ -139,6 +141,23 @@ pub unsafe fn saved_start(thread: &Thread) -> backtrace::Start {
     backtrace::Start { rip, rbp }
 }
 
+/// Where a thread was left that no CPU runs, at a glance: a CPU may take it up meanwhile, and
+/// then this is some place of its stack. `None`: it has no stack of its own, or runs. The
+/// thread is alive.
+pub fn left_at(thread: &Thread) -> Option<backtrace::Start> {
+    let stack = thread.own_stack?;
+    // SAFETY: an aligned word of the thread; whoever writes it meanwhile writes it whole.
+    let rsp = unsafe { thread.saved_rsp.get().read_volatile() };
+    let saved = context::SAVED_LEN;
+    let is_saved = rsp.is_multiple_of(8) && (stack.bottom..=stack.top - saved).contains(&rsp);
+    if thread.state() == State::Running || !is_saved {
+        return None;
+    }
+    // SAFETY: within the thread's stack, which is mapped while it is alive.
+    let (rip, rbp) = unsafe { context::saved_frame_now(rsp) };
+    Some(backtrace::Start { rip, rbp })
+}
+
 /// Ends the running thread's turn: others of its priority run first, if there are any. What
 /// a seeded schedule does; others call [`yield_now`].
 pub fn let_others_run() {
@@ -168,6 +187,7 @@ impl Drop for PriorityGuard {
 /// What the timer interrupt calls while a thread runs.
 pub fn tick() {
     preempt::check();
+    rcu::tick();
     let cpu = smp::this_cpu();
     let current = current();
     if current_stretch_ns(cpu) >= timer::TICK_NS && run_queue::contended(cpu, &current)
@@ -178,10 +198,14 @@ pub fn tick() {
     }
 }
 
-/// Whether this code may sleep: a thread with interrupts and preemption on.
+/// Whether this code may sleep: a thread with interrupts and preemption on, in no read-side
+/// section.
 pub fn may_sleep() -> bool {
-    preempt::is_preemptible() && irq::enabled() && try_current().is_some()
+    preempt::is_preemptible()
+        && irq::enabled()
+        && try_current().is_some()
+        && Kernel::reader_depth() == 0
 }
 
 /// Preemption is off while it lives.
-pub type Pinned = platform::Preempt<crate::machine::Kernel>;
+pub type Pinned = platform::Preempt<Kernel>;

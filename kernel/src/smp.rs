@@ -21,7 +21,7 @@ use crate::{
         interrupts::vector,
         irq,
         percpu::{self, PerCpuCell},
-        tlb,
+        preempt, tlb,
     },
     boot,
     machine::Kernel,
@@ -221,6 +221,9 @@ fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) -> CpuMask {
     Kernel::mark(Mark::Call);
     let mut targets = mask.intersection(online());
     let irqs_off = irq::disable();
+    // What is called here and below did not interrupt the thread: RCU must not take it for
+    // code that came upon preemption being on.
+    preempt::disable();
     let own = this_cpu();
     let others = targets.without(own);
     let call = Call::new(f, others.count());
@@ -243,10 +246,13 @@ fn call_by(mask: CpuMask, vector: u8, f: &(dyn Fn() + Sync)) -> CpuMask {
     if targets.contains(own) {
         f();
     }
+    preempt::enable_no_switch();
     drop(irqs_off);
     while !call.is_done() {
         if !irq::enabled() {
+            preempt::disable();
             serve();
+            preempt::enable_no_switch();
         }
         core::hint::spin_loop();
     }

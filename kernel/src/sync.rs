@@ -38,6 +38,8 @@ lock_class! {
     pub struct Timers = ("timers", 85, nests);
     /// A CPU's ready threads.
     pub struct RunQueue = ("run queue", 90);
+    /// The last stall of RCU.
+    pub struct RcuStall = ("rcu stall", 91);
     /// What is being watched.
     pub struct Watched = ("watchdog", 92);
     /// Reports that a test expects.

@@ -9,12 +9,15 @@ pub mod fw_cfg;
 pub mod interrupts;
 pub mod ioapic;
 pub mod irq;
+pub mod nmi_backtrace;
 pub mod paging;
 pub mod panic_tests;
 pub mod percpu;
 pub mod power;
 pub mod preempt;
 pub mod probe;
+#[cfg(feature = "rcu_preemptible")]
+pub mod reader;
 pub mod smp_boot;
 pub mod stacks;
 mod switch;

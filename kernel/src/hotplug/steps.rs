@@ -4,12 +4,14 @@
 //! comes and goes registers one.
 
 use arrayvec::ArrayVec;
-use platform::CpuId;
+use platform::{CpuId, SpawnError};
 
 use super::{run, sharing};
 use crate::{
     arch::smp_boot,
-    memory, softirq,
+    memory,
+    rcu::{self, rcu},
+    softirq,
     sync::{HotplugSteps, IrqLock},
 };
 
@@ -62,10 +64,8 @@ fn nothing(_: CpuId) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The steps of those who are always there, in the order of coming up. RCU's three places
-/// are: before `run` (up: prepares for the CPU; down: takes over what it left), in
-/// [`BUILT_IN_ON_CPU`], and behind `softirq`.
-const BUILT_IN: [Step; 5] = [
+/// The steps of those who are always there, in the order of coming up.
+const BUILT_IN: [Step; 7] = [
     Step {
         name: "stacks",
         place: Place::Stopped,
@@ -77,6 +77,12 @@ const BUILT_IN: [Step; 5] = [
         place: Place::Stopped,
         up: nothing,
         down: give_back_pages,
+    },
+    Step {
+        name: "rcu_callbacks",
+        place: Place::Stopped,
+        up: nothing,
+        down: adopt_callbacks,
     },
     Step {
         name: "run",
@@ -96,10 +102,20 @@ const BUILT_IN: [Step; 5] = [
         up: start_softirq,
         down: nothing,
     },
+    Step {
+        name: "rcu_thread",
+        place: Place::Running,
+        up: start_rcu_thread,
+        down: nothing,
+    },
 ];
 
 /// What those who are always there do on the CPU, in the order of starting.
-const BUILT_IN_ON_CPU: [CpuStep; 0] = [];
+const BUILT_IN_ON_CPU: [CpuStep; 1] = [CpuStep {
+    name: "rcu",
+    starting: |cpu| rcu().cpu_starting(cpu),
+    dying: |cpu| rcu().cpu_dying(cpu),
+}];
 
 fn give_back_pages(cpu: CpuId) -> Result<(), Reason> {
     // SAFETY: the CPU has said that it is off, which comes after all that it did, and it is
@@ -109,10 +125,24 @@ fn give_back_pages(cpu: CpuId) -> Result<(), Reason> {
 }
 
 fn start_softirq(cpu: CpuId) -> Result<(), Reason> {
-    softirq::start_thread(cpu).map_err(|error| match error {
-        platform::SpawnError::Offline(_) => "no thread can be bound to the CPU",
+    softirq::start_thread(cpu).map_err(no_thread)
+}
+
+/// Callbacks that the CPU left go to this one.
+fn adopt_callbacks(cpu: CpuId) -> Result<(), Reason> {
+    rcu().cpu_dead(cpu);
+    Ok(())
+}
+
+fn start_rcu_thread(cpu: CpuId) -> Result<(), Reason> {
+    rcu::start_thread(cpu).map_err(no_thread)
+}
+
+fn no_thread(error: SpawnError) -> Reason {
+    match error {
+        SpawnError::Offline(_) => "no thread can be bound to the CPU",
         _ => "no memory for its thread",
-    })
+    }
 }
 
 type Steps = ArrayVec<Step, MOST>;

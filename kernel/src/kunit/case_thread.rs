@@ -5,10 +5,12 @@ use core::fmt;
 
 use kernel_base::rng::Rng;
 use platform::{CpuId, SpawnError};
+use rcu::Machine;
 
 use super::{Ctx, Outcome, output};
 use crate::{
     arch::{backtrace, irq, preempt},
+    machine::Kernel,
     sched::{self, Builder, ThreadRef},
     symbols, time, watchdog,
 };
@@ -23,6 +25,7 @@ pub struct Ended {
     pub outcome: Outcome,
     irqs_on: bool,
     preempt_depth: u32,
+    sections: u32,
 }
 
 impl Ended {
@@ -37,7 +40,13 @@ impl Ended {
                 self.preempt_depth
             ));
         }
-        self.irqs_on && self.preempt_depth == 0
+        if self.sections != 0 {
+            output::diagnostic(format_args!(
+                "{name}: came back in {} read-side sections",
+                self.sections
+            ));
+        }
+        self.irqs_on && self.preempt_depth == 0 && self.sections == 0
     }
 }
 
@@ -76,8 +85,12 @@ pub fn run(
                 outcome,
                 irqs_on: irq::enabled(),
                 preempt_depth: preempt::depth(),
+                sections: Kernel::reader_depth(),
             };
-            // The thread's end needs both on.
+            // The thread's end needs all of them undone.
+            while Kernel::reader_depth() > 0 {
+                Kernel::read_exit();
+            }
             while preempt::depth() > 0 {
                 preempt::enable_no_switch();
             }
@@ -111,6 +124,9 @@ fn park_for_good(name: &str, thread: &ThreadRef) {
     }
     if thread.holds_locks() {
         watchdog::expire("holds locks");
+    }
+    if thread.is_reading() {
+        watchdog::expire("is in a read-side section");
     }
     output::diagnostic(format_args!("{name}: it was at"));
     // SAFETY: the thread is frozen and has left its CPU: nobody uses its stack.

@@ -21,7 +21,7 @@ static THREADS: [AtomicPtr<Thread>; MAX_CPUS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 
 /// Which CPUs are idle, for RCU to read from afar. A CPU's word is even from when its idle
-/// loop begins to sleep until it ends, but for interrupts.
+/// loop begins to sleep until it ends, and in [`extended`], but for interrupts.
 static EQS: [Eqs; MAX_CPUS] = [const { Eqs::new() }; MAX_CPUS];
 
 /// A CPU's extended quiescent state: written by the CPU, read by all.
@@ -117,6 +117,31 @@ fn run(cpu: CpuId) -> ! {
         }
         drop(irqs_off);
     }
+}
+
+/// Runs `f` as an extended quiescent state: a stretch of work (a busy wait, or what stands in
+/// for user mode) in which nothing that RCU protects is read, so no grace period waits for it or
+/// interrupts it. Preemption is off meanwhile; interrupts are served, and may read. A thread
+/// with preemption and interrupts on.
+///
+/// # Panics
+///
+/// If preemption or interrupts are off, which is a section, or it is nested.
+pub fn extended<R>(f: impl FnOnce() -> R) -> R {
+    assert!(
+        super::may_sleep(),
+        "an extended quiescent state within a section"
+    );
+    let _pinned = super::Pinned::disable();
+    let eqs = eqs(smp::this_cpu());
+    let irqs_off = irq::disable();
+    eqs.idle_enter();
+    drop(irqs_off);
+    let result = f();
+    let irqs_off = irq::disable();
+    eqs.idle_exit();
+    drop(irqs_off);
+    result
 }
 
 /// A CPU changes threads: from or to its idle thread, the tick begins.

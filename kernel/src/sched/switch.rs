@@ -24,6 +24,7 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering},
 };
 
+use ::rcu::Machine;
 use platform::{CpuId, MAX_CPUS};
 
 use super::{
@@ -33,7 +34,9 @@ use super::{
 };
 use crate::{
     arch::{context, irq, percpu::PerCpuCell, preempt},
-    lockdep, percpu, smp, time,
+    lockdep,
+    machine::Kernel,
+    percpu, rcu, smp, time,
 };
 
 percpu! {
@@ -188,6 +191,12 @@ pub(super) fn leave_idle() -> bool {
 
 /// The running thread ends here.
 pub(super) fn end() -> ! {
+    // RCU would keep what is freed with the thread.
+    assert_eq!(
+        Kernel::reader_depth(),
+        0,
+        "a thread ends in a read-side section"
+    );
     preempt::disable();
     leave(Why::Ends);
     unreachable!("a thread that has ended runs again")
@@ -198,6 +207,8 @@ pub(super) fn end() -> ! {
 fn leave(why: Why) -> bool {
     assert_eq!(preempt::depth(), 1, "a thread switch with preemption off");
     let irqs_off = irq::disable();
+    // Even if the CPU stays with the thread: it may have been asked for this alone.
+    rcu::note_switch();
     let cpu = smp::this_cpu();
     let this = current();
     // A thread that goes on without a look at the queue leaves a wanted switch wanted.
@@ -245,6 +256,8 @@ fn leave(why: Why) -> bool {
     next.note_state(State::Running);
     next.switches.fetch_add(1, Ordering::Relaxed);
     SWITCHES.add(1);
+    #[cfg(feature = "rcu_preemptible")]
+    this.reader.switch_to(&next.reader);
     // SAFETY: interrupts are off. `next` is on no queue and no CPU, so its stack was saved
     // by whoever left it (ordered by the queue's lock) and nobody else takes it up; `this`
     // is taken up again only after `finish` has given it away.

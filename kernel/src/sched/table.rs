@@ -91,6 +91,14 @@ pub fn all() -> Vec<ThreadRef> {
     }
 }
 
+/// Calls `f` with the thread of that number, if it is alive. Task and interrupt context; under
+/// the table's lock.
+pub fn with<R>(id: u32, f: impl FnOnce(&Thread) -> R) -> Option<R> {
+    let live = LIVE.lock();
+    let thread = live.iter().find(|thread| thread.id == id)?;
+    Some(f(thread))
+}
+
 /// How many threads are alive.
 pub fn count() -> usize {
     LIVE.lock().len()

@@ -14,6 +14,8 @@ use intrusive_collections::{LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
 use platform::{CpuId, CpuMask, Priority, lockdep::Held, park::ParkWord};
 
 use super::{spawn::Builder, stack_pool::ThreadStack};
+#[cfg(feature = "rcu_preemptible")]
+use crate::arch::reader;
 use crate::{
     arch::stacks::Stack,
     heap, smp,
@@ -77,6 +79,38 @@ pub struct Thread {
     /// For the order checker.
     #[cfg(debug_assertions)]
     held: Held,
+    /// For RCU.
+    #[cfg(feature = "rcu_preemptible")]
+    pub(super) reader: Reader,
+}
+
+/// A thread's part in RCU.
+#[cfg(feature = "rcu_preemptible")]
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// The reader word while no CPU runs the thread; moved as `saved_rsp` is.
+    word: AtomicU32,
+    /// Its place among those that were switched away in a section. It is in a section while
+    /// the engine has that, so it does not end.
+    entry: rcu::blocked::Entry,
+}
+
+#[cfg(feature = "rcu_preemptible")]
+impl Reader {
+    const fn new() -> Self {
+        Self {
+            word: AtomicU32::new(reader::NONE),
+            entry: rcu::blocked::Entry::new(),
+        }
+    }
+
+    /// This CPU goes from this thread to `next`. Interrupts off.
+    #[inline]
+    pub(super) fn switch_to(&self, next: &Self) {
+        // Relaxed: ordered by the run queue's lock, as `saved_rsp` is.
+        self.word.store(reader::get(), Ordering::Relaxed);
+        reader::set(next.word.load(Ordering::Relaxed));
+    }
 }
 
 /// A thread's end, for who joins it.
@@ -142,6 +176,8 @@ impl Thread {
             end: IrqLock::new(End::default()),
             #[cfg(debug_assertions)]
             held: Held::new(),
+            #[cfg(feature = "rcu_preemptible")]
+            reader: Reader::new(),
         })?;
         // Relaxed: the thread is handed to other CPUs by locks.
         thread
@@ -276,6 +312,20 @@ impl Thread {
         return Some(&self.held);
         #[cfg(not(debug_assertions))]
         return None;
+    }
+
+    /// Whether it was in a section that may be preempted when a CPU left it last.
+    pub fn is_reading(&self) -> bool {
+        #[cfg(feature = "rcu_preemptible")]
+        return reader::depth_of(self.reader.word.load(Ordering::Relaxed)) != 0;
+        #[cfg(not(feature = "rcu_preemptible"))]
+        return false;
+    }
+
+    /// For RCU.
+    #[cfg(feature = "rcu_preemptible")]
+    pub fn reader_entry(&self) -> &rcu::blocked::Entry {
+        &self.reader.entry
     }
 
     /// Guest nanoseconds that it ran up to its last switch.

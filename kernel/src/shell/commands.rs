@@ -10,6 +10,7 @@ mod inspect;
 mod locks;
 mod machine;
 mod page_debug;
+mod rcu;
 mod tests;
 mod threads;
 

@@ -57,6 +57,25 @@ pub unsafe fn saved_frame(rsp: u64) -> (u64, u64) {
     (saved.rip, saved.rbp)
 }
 
+/// Bytes of a stack that its saved pointer points to.
+pub const SAVED_LEN: u64 = size_of::<Saved>() as u64;
+
+/// [`saved_frame`] of a stack that may be in use meanwhile: then it is any two numbers.
+///
+/// # Safety
+///
+/// [`SAVED_LEN`] bytes from `rsp` on are mapped, and `rsp` is aligned.
+pub unsafe fn saved_frame_now(rsp: u64) -> (u64, u64) {
+    let saved = rsp as *const Saved;
+    // SAFETY: as the caller promises; read once, whoever writes meanwhile.
+    unsafe {
+        (
+            (&raw const (*saved).rip).read_volatile(),
+            (&raw const (*saved).rbp).read_volatile(),
+        )
+    }
+}
+
 /// Saves this thread's registers on its stack and the stack pointer in `*save`, and goes on
 /// where the stack `rsp` was left. Returns when somebody switches back.
 ///

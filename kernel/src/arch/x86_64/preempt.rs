@@ -23,12 +23,14 @@
 
 use core::{
     arch::asm,
+    fmt,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use platform::{Context, CpuId};
 
-use super::percpu;
+use super::percpu::{self, PerCpuCell};
+use crate::percpu;
 
 const DEPTH: u32 = 0xffff;
 const SOFTIRQ: u32 = 1 << 16;
@@ -177,6 +179,75 @@ pub fn enter(kind: Interrupt) {
 #[inline]
 pub fn leave(kind: Interrupt) {
     add((kind as u32).wrapping_neg());
+}
+
+percpu! {
+    /// The word in an interrupt that came upon an extended quiescent state; else 0.
+    static UPON_EQS: u64 = 0;
+}
+
+/// The interrupt that has just begun came upon an extended quiescent state: the CPU was in
+/// no read-side section, although preemption was off.
+#[inline]
+pub fn begins_upon_eqs() {
+    UPON_EQS.set(u64::from(get() & !NO_SWITCH));
+}
+
+/// That interrupt ends.
+#[inline]
+pub fn ends_upon_eqs() {
+    UPON_EQS.set(0);
+}
+
+/// In an interrupt handler: whether it came upon a thread with preemption on (and so with
+/// interrupts on), or upon an extended quiescent state. Not so in an interrupt within an
+/// interrupt, nor where the handler has turned preemption off itself.
+#[inline]
+pub fn interrupted_preemptible() -> bool {
+    let word = get() & !NO_SWITCH;
+    word == HARDIRQ || word != 0 && u64::from(word) == UPON_EQS.get()
+}
+
+/// A word in words: what kind of code it is the word of.
+pub fn describe(word: u32) -> Described {
+    Described(word)
+}
+
+/// See [`describe`].
+#[derive(Debug, Clone, Copy)]
+pub struct Described(u32);
+
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.0;
+        f.write_str(match word & !NO_SWITCH {
+            word if word >= NMI => "nmi",
+            word if word >= HARDIRQ => "interrupt",
+            word if word >= SOFTIRQ => "soft interrupt",
+            _ => "thread",
+        })?;
+        match word & DEPTH {
+            0 => {}
+            1 => f.write_str(", preemption off")?,
+            depth => write!(f, ", preemption off {depth} times")?,
+        }
+        if word & NO_SWITCH == 0 {
+            f.write_str(", switch wanted")?;
+        }
+        Ok(())
+    }
+}
+
+/// The word of what an NMI came upon; in its handler.
+#[inline]
+pub fn before_nmi() -> u32 {
+    get().wrapping_sub(NMI)
+}
+
+/// The word of this CPU, to be shown.
+#[inline]
+pub fn here() -> u32 {
+    get()
 }
 
 /// The word of any CPU, to be shown.

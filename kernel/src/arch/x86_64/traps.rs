@@ -9,6 +9,7 @@ use platform::Context;
 use super::{
     apic, backtrace,
     interrupts::{TrapFrame, vector},
+    nmi_backtrace,
     percpu::PerCpuCell,
     preempt::{self, Interrupt},
     probe,
@@ -41,11 +42,17 @@ pub extern "C" fn dispatch(frame: &mut TrapFrame) {
             preempt::enter(Interrupt::Hard);
             let eqs = sched::eqs(smp::this_cpu());
             let entered = eqs.irq_enter();
+            if entered.from_eqs() {
+                preempt::begins_upon_eqs();
+            }
             interrupt(vector);
             lockdep::check_empty(Context::HardIrq);
             preempt::leave(Interrupt::Hard);
             if preempt::context() == Context::Task && softirq::is_raised() {
                 softirq::run_at_interrupt_end();
+            }
+            if entered.from_eqs() {
+                preempt::ends_upon_eqs();
             }
             eqs.irq_exit(entered);
             // Out of idle nothing is switched to: the idle thread has preemption off.
@@ -109,13 +116,16 @@ fn interrupt(number: u8) {
 
 fn nmi(frame: &TrapFrame) {
     smp::NMIS.add(1);
+    let start = backtrace::Start {
+        rip: frame.rip,
+        rbp: frame.rbp,
+    };
     if panic::in_progress() {
-        panic::stop_here(backtrace::Start {
-            rip: frame.rip,
-            rbp: frame.rbp,
-        });
+        panic::stop_here(start);
     }
-    if sweep::nmi() {
+    // Two may have come as one.
+    let answered = nmi_backtrace::answer(start);
+    if sweep::nmi() || answered {
         return;
     }
     die(frame, format_args!("unexpected NMI (watchdog or operator)"))
