@@ -45,6 +45,7 @@ mod idle;
 mod pages;
 mod plan;
 mod primitives;
+mod rcu;
 mod run;
 mod runner;
 mod sched;
