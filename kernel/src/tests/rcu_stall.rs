@@ -1,0 +1,158 @@
+//! A reader that holds its section for too long is named, and the kernel goes on.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use platform::{CpuId, Priority};
+use rcu::Machine;
+
+use crate::{
+    kunit::{Ctx, Outcome, kassert, kassert_eq, kassert_ok, kskip, kunit_suite},
+    machine::Kernel,
+    rcu::{last_stall, rcu, read},
+    report::Kind,
+    sched::{self, Builder},
+    smp, time,
+};
+
+kunit_suite! {
+    name: "rcu_stall",
+    setup: prepare,
+    teardown: restore,
+    cases: [
+        reader_on_its_cpu_is_named => { over: WAITS, expects: [Kind::RcuStall] },
+        reader_switched_away_is_named => { over: WAITS, expects: [Kind::RcuStall] },
+        nothing_is_said_in_time,
+    ],
+}
+
+type Wait = fn();
+
+const WAITS: &[(&str, Wait)] = &[
+    ("normal", || rcu().synchronize()),
+    ("expedited", || rcu().synchronize_expedited()),
+];
+
+/// Short enough to wait for.
+const STALL_NS: u64 = 50_000_000;
+
+/// What it was before.
+static BEFORE: AtomicU64 = AtomicU64::new(0);
+
+fn prepare(_: &mut Ctx) -> Outcome {
+    BEFORE.store(rcu().stall_ns(), Ordering::SeqCst);
+    Ok(())
+}
+
+fn restore(_: &mut Ctx) -> Outcome {
+    rcu().set_stall_ns(BEFORE.load(Ordering::SeqCst));
+    Ok(())
+}
+
+fn stalls() -> u64 {
+    last_stall().map_or(0, |last| last.count)
+}
+
+/// Reads on `cpu` until a stall is reported, at lowest priority if `hogged`, with another
+/// thread there that does not let it run. The reader's number, and the stall.
+fn stall(cpu: CpuId, from: CpuId, wait: Wait, hogged: bool) -> Result<(), crate::kunit::Stop> {
+    rcu().set_stall_ns(STALL_NS);
+    let before = stalls();
+    let inside = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let inside = Arc::clone(&inside);
+        let builder = Builder::new().on(cpu).priority(Priority::Low);
+        builder.spawn(format_args!("stalls"), move || {
+            let _guard = read();
+            inside.store(true, Ordering::SeqCst);
+            while stalls() == before {
+                core::hint::spin_loop();
+            }
+        })
+    };
+    let reader = kassert_ok!(reader);
+    while !inside.load(Ordering::SeqCst) {
+        sched::sleep_ns(100_000);
+    }
+    let hog = hogged.then(|| {
+        Builder::new().on(cpu).spawn(format_args!("hog"), move || {
+            while stalls() == before {
+                core::hint::spin_loop();
+            }
+        })
+    });
+    let hog = match hog {
+        Some(hog) => Some(kassert_ok!(hog)),
+        None => None,
+    };
+    let start = time::now_ns();
+    let waiter = Builder::new()
+        .on(from)
+        .priority(Priority::High)
+        .spawn(format_args!("waits"), wait);
+    kassert_ok!(waiter).join();
+    let waited = time::now_ns() - start;
+    let number = reader.thread().id;
+    reader.join();
+    if let Some(hog) = hog {
+        hog.join();
+    }
+    let last = kassert_ok!(last_stall());
+    kassert_eq!(last.count, before + 1);
+    kassert!(waited >= STALL_NS, "reported after {waited} ns");
+    if hogged {
+        kassert_eq!(last.switched_away, Some(number), "{last:?}");
+        kassert!(!last.cpus.contains(cpu), "{last:?}");
+    } else {
+        kassert!(last.cpus.contains(cpu), "{last:?}");
+        kassert_eq!(last.on_cpu, Some(number), "{last:?}");
+    }
+    // The kernel goes on.
+    rcu().synchronize();
+    rcu().synchronize_expedited();
+    rcu().barrier();
+    kassert_eq!(stalls(), before + 1);
+    Ok(())
+}
+
+fn reader_on_its_cpu_is_named(_: &mut Ctx, wait: Wait) -> Outcome {
+    let own = smp::this_cpu();
+    let Some(cpu) = smp::online().without(own).first() else {
+        kskip!("nobody is there to wait meanwhile");
+    };
+    stall(cpu, own, wait, false)
+}
+
+fn reader_switched_away_is_named(_: &mut Ctx, wait: Wait) -> Outcome {
+    if !Kernel::preemptible() {
+        kskip!("sections of this build are not preempted");
+    }
+    let own = smp::this_cpu();
+    let cpu = smp::online().without(own).first().unwrap_or(own);
+    stall(cpu, own, wait, true)
+}
+
+/// A section that is shorter is nobody's business.
+fn nothing_is_said_in_time(_: &mut Ctx) -> Outcome {
+    rcu().set_stall_ns(60_000_000_000);
+    let before = stalls();
+    let own = smp::this_cpu();
+    let Some(cpu) = smp::online().without(own).first() else {
+        kskip!("nobody is there to wait meanwhile");
+    };
+    let reader = Builder::new()
+        .on(cpu)
+        .spawn(format_args!("reader"), move || {
+            let _guard = read();
+            let end = time::now_ns() + 4 * STALL_NS;
+            while time::now_ns() < end {
+                core::hint::spin_loop();
+            }
+        });
+    let reader = kassert_ok!(reader);
+    rcu().synchronize();
+    rcu().synchronize_expedited();
+    reader.join();
+    kassert_eq!(stalls(), before);
+    Ok(())
+}
