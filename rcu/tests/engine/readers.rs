@@ -60,7 +60,9 @@ impl Torture {
                 let place = (index < shape.cpus).then(|| cpu(index));
                 readers.push(machine.spawn(spawn(place, Priority::Normal), move || {
                     while !world.stop.load(Relaxed) {
-                        world.read(world.random.below(8));
+                        // Most are short.
+                        let long = 60 * usize::from(world.random.below(16) == 0);
+                        world.read(long + world.random.below(8));
                         if world.random.below(4) == 0 {
                             let pause = 100_000 * world.random.below(2) as u64;
                             Hosted::park_until(Hosted::now_ns() + pause);

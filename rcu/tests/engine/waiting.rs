@@ -46,11 +46,11 @@ const INSIDE: usize = 1;
 const TO_LEAVE: usize = 2;
 
 impl Held {
-    /// On the last CPU.
-    fn begin(machine: &Machine, shape: Shape) -> Self {
+    /// On that CPU, which is not the caller's.
+    fn begin(machine: &Machine, index: usize) -> Self {
         let state = Arc::new(AtomicUsize::new(OUTSIDE));
         let there = Arc::clone(&state);
-        let place = Some(cpu(shape.cpus - 1));
+        let place = Some(cpu(index));
         let thread = machine.spawn(spawn(place, Priority::Low), move || {
             let section = read();
             there.store(INSIDE, Release);
@@ -105,7 +105,7 @@ fn cookies_ripen_after_sections_of_then() {
         machine.run(|| {
             let rcu = Engine::start(&machine, shape.config());
             for _ in 0..rounds(20, 1) {
-                let held = Held::begin(&machine, shape);
+                let held = Held::begin(&machine, shape.cpus - 1);
                 let early = Cookies::of(&rcu);
                 for_a_while(|| assert_eq!(early.ripe(&rcu), [false; 6]));
                 // In the middle of the grace period that the first ones wait for.
@@ -185,7 +185,7 @@ fn waiters_wait_for_a_section_and_share() {
         machine.run(|| {
             let rcu = Engine::start(&machine, shape.config());
             rcu.synchronize();
-            let held = Held::begin(&machine, shape);
+            let held = Held::begin(&machine, shape.cpus - 1);
             let before = rcu.stats();
             let (came, done): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
             let threads: Vec<_> = (0..2 * EACH)
@@ -220,29 +220,33 @@ fn waiters_wait_for_a_section_and_share() {
     }
 }
 
-/// A section on every CPU but one is waited for, whichever CPU that is.
+/// A section is waited for, whichever CPU it is on.
 #[test]
 fn every_cpu_is_waited_for() {
     for (seed, shape) in (600..).zip(shapes()) {
-        let machine = shape.machine(seed);
+        let machine = Arc::new(shape.machine(seed));
         machine.run(|| {
             let rcu = Engine::start(&machine, shape.config());
-            for last in 1..shape.cpus {
-                let shape = Shape {
-                    cpus: last + 1,
-                    ..shape
-                };
-                let held = Held::begin(&machine, shape);
-                let cookies = Cookies::of(&rcu);
-                let end = Instant::now() + WHILE / 5;
-                while Instant::now() < end {
-                    assert_eq!(cookies.ripe(&rcu), [false; 6], "cpu{last}");
-                    pause();
-                }
-                held.end();
-                while cookies.ripe(&rcu).contains(&false) {
-                    pause();
-                }
+            for index in 0..shape.cpus {
+                // From another CPU: the section may be one with preemption off.
+                let other = cpu(usize::from(index == 0));
+                let rcu = Arc::clone(&rcu);
+                let machine = Arc::clone(&machine);
+                let there = Arc::clone(&machine);
+                let asks = machine.spawn_on(other, move || {
+                    let held = Held::begin(&there, index);
+                    let cookies = Cookies::of(&rcu);
+                    let end = Instant::now() + WHILE / 5;
+                    while Instant::now() < end {
+                        assert_eq!(cookies.ripe(&rcu), [false; 6], "cpu{index}");
+                        pause();
+                    }
+                    held.end();
+                    while cookies.ripe(&rcu).contains(&false) {
+                        pause();
+                    }
+                });
+                asks.join();
             }
         });
     }
