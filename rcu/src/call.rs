@@ -128,12 +128,7 @@ impl<M: Machine> Rcu<M> {
     pub(crate) fn run_callbacks(&self, number: CpuId) {
         let cpu = self.cpus.on(number);
         loop {
-            let (ripe, request) = self.take_ripe(cpu);
-            if let Some(cookie) = request {
-                self.request(number, cpu, cookie);
-            }
-            if !ripe.is_empty() {
-                self.run(cpu, ripe);
+            if self.run_ripe(number) {
                 continue;
             }
             // Acquire pairs with the Release in `stop`.
@@ -149,6 +144,20 @@ impl<M: Machine> Rcu<M> {
                 }
             }
         }
+    }
+
+    /// Names what has no name, and runs what is ripe. Whether there was anything.
+    pub(crate) fn run_ripe(&self, number: CpuId) -> bool {
+        let cpu = self.cpus.on(number);
+        let (ripe, request) = self.take_ripe(cpu);
+        if let Some(cookie) = request {
+            self.request(number, cpu, cookie);
+        }
+        let any = !ripe.is_empty();
+        if any {
+            self.run(cpu, ripe);
+        }
+        any
     }
 
     /// Takes what is ripe, and names what has no name. The cookie, if it must be asked for.

@@ -26,7 +26,7 @@
 #![no_std]
 
 extern crate alloc;
-#[cfg(any(feature = "hosted", test))]
+#[cfg(any(feature = "hosted", model, test))]
 extern crate std;
 
 pub mod arrows;
@@ -49,6 +49,8 @@ pub mod hosted;
 pub mod list;
 mod machine;
 mod memory;
+#[cfg(model)]
+pub mod model;
 mod pointer;
 mod poll;
 mod quiescent;

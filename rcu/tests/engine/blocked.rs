@@ -136,9 +136,63 @@ fn a_thread_that_was_switched_away_is_waited_for() {
     }
 }
 
-/// A section that a tick comes upon reports as it ends, or where preemption comes on.
+/// A section that a tick comes upon reports as it ends, or, ended where preemption is off, as
+/// that comes on: not at a later tick, for there is none.
 #[test]
-fn a_section_reports_as_it_ends() {
+fn a_section_that_a_tick_came_upon_reports_as_it_ends() {
+    const INSIDE: usize = 1;
+    const TO_LEAVE: usize = 2;
+    const SEEN: usize = 3;
+    for (preemptible, pinned) in [(false, false), (true, false), (true, true)] {
+        let shape = Shape {
+            preemptible,
+            ..SHAPE
+        };
+        let machine = shape.machine(1);
+        machine.run(|| {
+            let rcu = Engine::start(&machine, shape.config());
+            let state = Arc::new(AtomicUsize::new(0));
+            let there = Arc::clone(&state);
+            let reader = machine.spawn_on(cpu(1), move || {
+                let section = read();
+                there.store(INSIDE, Relaxed);
+                while there.load(Relaxed) == INSIDE {
+                    Hosted::relax();
+                }
+                let pin = pinned.then(Preempt::<Hosted>::disable);
+                drop(section);
+                drop(pin);
+                // No point, no tick.
+                while there.load(Acquire) != SEEN {
+                    std::thread::yield_now();
+                }
+            });
+            while state.load(Relaxed) != INSIDE {
+                pause();
+            }
+            let came_upon = |rcu: &Rcu<Hosted>| {
+                let names = ["cpu.tick_in_section", "cpu.interrupt_in_section"];
+                names.map(|name| arrow(rcu, name)).iter().sum::<u64>()
+            };
+            let before = came_upon(&rcu);
+            let cookie = rcu.start_poll();
+            while came_upon(&rcu) == before {
+                pause();
+            }
+            assert!(!rcu.poll(cookie));
+            state.store(TO_LEAVE, Relaxed);
+            while !rcu.poll(cookie) {
+                pause();
+            }
+            state.store(SEEN, Release);
+            reader.join();
+        });
+    }
+}
+
+/// Sections that end in sections of another kind.
+#[test]
+fn both_ends_of_sections_are_met() {
     let machine = SHAPE.machine(7);
     machine.run(|| {
         let rcu = Engine::start(&machine, SHAPE.config());
