@@ -1,5 +1,9 @@
 //! Barriers against callbacks that are queued, become ripe and run: the count of what has not
 //! been run, and the barrier's own callback behind them.
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "the checker's threads are coroutines of one thread"
+)]
 
 mod world;
 

@@ -273,7 +273,7 @@ impl World {
 
     /// A section of one of several kinds. Any context.
     pub fn read(&self, turns: usize) {
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => {
                 let _section = Preempt::<Hosted>::disable();
                 self.look(turns);
@@ -292,6 +292,15 @@ impl World {
                 let _inner = Preempt::<Hosted>::disable();
                 self.look(turns);
             }
+            4 => {
+                // A section that goes on as one of another kind.
+                let first = read();
+                self.look_and(turns, || {
+                    let then = Preempt::<Hosted>::disable();
+                    drop(first);
+                    then
+                });
+            }
             _ => {
                 let _section = read();
                 self.look(turns);
@@ -301,16 +310,26 @@ impl World {
 
     /// In a section.
     fn look(&self, turns: usize) {
+        self.look_and(turns, || ());
+    }
+
+    /// The same; in the middle of it the section becomes another one.
+    fn look_and<T>(&self, turns: usize, change: impl FnOnce() -> T) {
         let slot = &self.slots[self.random.below(self.slots.len())];
         // Acquire, as a reader that follows a pointer.
         let found = slot.load(Acquire);
         // SAFETY: objects are there as long as the world; these fields are shared.
         let (pipe, stamp) = unsafe { (&(*found).pipe, &(*found).stamp) };
         let first = stamp.load(Relaxed);
-        for _ in 0..turns {
-            assert!(pipe.load(Relaxed) <= 1, "reclaimed while it is read");
-            Hosted::mark(Mark::Step);
-        }
+        let look = || {
+            for _ in 0..turns {
+                assert!(pipe.load(Relaxed) <= 1, "reclaimed while it is read");
+                Hosted::mark(Mark::Step);
+            }
+        };
+        look();
+        let _section = change();
+        look();
         let seen = pipe.load(Relaxed);
         assert!(seen <= 1, "reclaimed while it is read");
         assert_eq!(stamp.load(Relaxed), first, "used anew while it is read");

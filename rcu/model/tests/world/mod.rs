@@ -1,5 +1,9 @@
 //! What the models have in common: something that is found, unpublished and freed.
 #![allow(dead_code, reason = "every model uses a part of it")]
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "the checker's threads are coroutines of one thread"
+)]
 
 use std::sync::Arc;
 
