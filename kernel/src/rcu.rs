@@ -37,7 +37,10 @@ static QUICK: AtomicPtr<KernelRcu> = AtomicPtr::new(ptr::null_mut());
 /// vmalloc; other CPUs take part when they come.
 pub fn init() {
     let config = config::from_command_line(&crate::boot::command_line().rcu);
-    let engine = RCU.call_once(|| KernelRcu::try_new(config).expect("no memory for RCU"));
+    // SAFETY: the kernel's one engine, told of by the hooks that the module lists, before
+    // anything is reclaimed by it.
+    let make = || unsafe { KernelRcu::try_new(config) };
+    let engine = RCU.call_once(|| make().expect("no memory for RCU"));
     // Before its threads run. Release: who sees the engine sees it whole.
     QUICK.store(Arc::as_ptr(engine).cast_mut(), Ordering::Release);
     engine

@@ -138,7 +138,12 @@ impl<M: Machine> Rcu<M> {
     /// An engine for the machine's CPUs; of those, the ones that are online take part.
     /// `None`: no memory. Task context, before other CPUs come or go; then
     /// [`start`](Self::start).
-    pub fn try_new(config: Config) -> Option<Arc<Self>> {
+    ///
+    /// # Safety
+    ///
+    /// It is the engine that the machine tells of its CPUs and readers (see [`Machine`]), the
+    /// only one, from before anything that is read in sections is reclaimed by it.
+    pub unsafe fn try_new(config: Config) -> Option<Arc<Self>> {
         let count = M::possible_cpus()
             .iter()
             .map(CpuId::index)

@@ -217,9 +217,14 @@ impl Engine {
     ///
     /// If there is no memory for it.
     pub fn start(machine: &Machine, config: Config) -> Self {
-        let rcu = Rcu::try_new(config).expect("there is memory for an engine");
         let shared = machine.attached::<Shared>();
         assert!(shared.engine().is_none(), "the machine has an engine");
+        assert!(
+            Arc::ptr_eq(&shared, &Hosted::attached()),
+            "it is started by a thread of another machine"
+        );
+        // SAFETY: the machine has no other, and the hooks below tell this one.
+        let rcu = unsafe { Rcu::try_new(config) }.expect("there is memory for an engine");
         shared.set_engine(Some(Arc::clone(&rcu)));
         shared.hooked.get_or_init(|| {
             let shared = Arc::clone(&shared);

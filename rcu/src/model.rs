@@ -69,7 +69,8 @@ pub fn engine(preemptible: bool, config: Config) -> Arc<Rcu<Model>> {
         rcu: Weak::new(),
     };
     drop(WORLD.replace(Some(world)));
-    let rcu = Rcu::try_new(config).expect("there is memory");
+    // SAFETY: the one engine of the model's machine.
+    let rcu = unsafe { Rcu::try_new(config) }.expect("there is memory");
     let weak = Arc::downgrade(&rcu);
     WORLD.with_borrow_mut(|world| world.as_mut().expect("made above").rcu = weak);
     rcu

@@ -61,12 +61,14 @@ fn an_engine_without_memory_is_none() {
     machine.run(|| {
         // What the machine itself takes it has before.
         let first = Hosted::percpu_alloc(Layout::new::<u64>()).unwrap();
-        drop(Rcu::<Hosted>::try_new(config()));
+        // SAFETY: nothing is read under it.
+        drop(unsafe { Rcu::<Hosted>::try_new(config()) });
         let mut failed = 0;
         loop {
             let held = HELD.get();
             LEFT.set(Some(failed));
-            let rcu = Rcu::<Hosted>::try_new(config());
+            // SAFETY: as above.
+            let rcu = unsafe { Rcu::<Hosted>::try_new(config()) };
             LEFT.set(None);
             if rcu.is_some() {
                 break;
@@ -88,7 +90,8 @@ fn an_engine_without_per_cpu_memory_is_none() {
         let machine = Machine::builder().cpus(2).percpu_bytes(bytes).build();
         machine.run(|| {
             let held = HELD.get();
-            let made = Rcu::<Hosted>::try_new(config()).is_some();
+            // SAFETY: as above.
+            let made = unsafe { Rcu::<Hosted>::try_new(config()) }.is_some();
             (made, HELD.get() - held)
         })
     };
