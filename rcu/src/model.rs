@@ -16,9 +16,9 @@ use core::{
     ptr::NonNull,
 };
 
-use platform::{CpuId, IrqsOff, Platform, eqs::Eqs, model::Model};
+use platform::{CpuId, IrqsOff, Platform, eqs::Eqs, model::Model, sync::Ordering};
 
-use crate::{Config, Machine, Rcu, Stall, blocked::Entry};
+use crate::{Config, Machine, Rcu, Stall, blocked::Entry, cpu::NORMAL};
 
 /// What there is of each CPU in one execution. The checker's threads are coroutines of one
 /// thread of the host, so plain cells do.
@@ -97,6 +97,15 @@ impl Rcu<Model> {
     /// Makes grace periods as far as that needs no waiting. Task context, not in a section.
     pub fn make_by_hand(&self) {
         self.help();
+    }
+
+    /// A CPU is to report at its next [`switch`], whether a grace period waits for it or not:
+    /// as the look of one that is over may have left it.
+    pub fn ask_by_hand(&self, number: CpuId) {
+        self.cpus
+            .on(number)
+            .wanted
+            .fetch_or(NORMAL, Ordering::Relaxed);
     }
 
     /// Runs what is ripe on a CPU, in the place of its thread.
