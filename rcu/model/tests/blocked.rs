@@ -24,11 +24,11 @@ fn a_section_that_was_switched_away_is_waited_for() {
         let reader = model::cpu(1, move || {
             begin_cpu();
             let section = rcu::read::<model::Model>();
-            reads.look();
+            let found = reads.find();
             switch(&reads.rcu);
             // Another thread, which is in no section.
             switch(&reads.rcu);
-            reads.look();
+            reads.look(found);
             drop(section);
             reads.read();
             end_cpu();
@@ -59,9 +59,9 @@ fn the_last_of_a_leaf_reports_for_it() {
         let reader = model::cpu(2, move || {
             begin_cpu();
             let section = rcu::read::<model::Model>();
-            away.look();
+            let found = away.find();
             switch(&away.rcu);
-            away.look();
+            away.look(found);
             drop(section);
             end_cpu();
         });

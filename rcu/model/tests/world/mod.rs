@@ -41,10 +41,15 @@ impl World {
         })
     }
 
-    /// In a section: follows the pointer.
-    pub fn look(&self) {
+    /// In a section: whether it is found.
+    pub fn find(&self) -> bool {
         // Acquire, as a reader that follows a pointer.
-        if self.published.load(Ordering::Acquire) {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// In the section in which it was found, or not.
+    pub fn look(&self, found: bool) {
+        if found {
             // SAFETY: not freed while it can be found; the model checks it.
             assert_eq!(unsafe { *self.object.shared().get() }, 1);
         }
@@ -53,7 +58,7 @@ impl World {
     /// A section.
     pub fn read(&self) {
         let _section = rcu::read::<Model>();
-        self.look();
+        self.look(self.find());
     }
 
     /// A CPU that has a section before it changes threads and one after it, between two idle
