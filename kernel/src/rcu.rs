@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | a CPU changes threads, or was asked to | [`note_switch`] | `sched/switch.rs` |
 //! | the tick, on CPUs that run a thread | [`tick`] | `sched.rs` |
+//! | an interrupt that it asked for | [`interrupted`] | `arch/x86_64/traps.rs` |
 //! | a reader's section ended that it asked for | `Rcu::section_ended` | `machine/rcu.rs` |
 //! | a CPU comes or goes | `Rcu::cpu_starting` and so on | `hotplug/steps.rs` |
 //! | a CPU is idle, or runs [`sched::extended`](crate::sched::extended) | nobody: it reads `sched::eqs` | |
@@ -90,6 +91,13 @@ pub fn read() -> rcu::Guard<Kernel> {
 pub fn note_switch() {
     if let Some(rcu) = try_rcu() {
         rcu.note_switch();
+    }
+}
+
+/// The interrupt by which the engine asks a CPU.
+pub fn interrupted() {
+    if let Some(rcu) = try_rcu() {
+        rcu.interrupted();
     }
 }
 

@@ -39,6 +39,8 @@ percpu! {
     pub static SHOOTDOWNS: u64 = 0;
     /// Interrupts for deferred work taken.
     pub static DEFERRED: u64 = 0;
+    /// Interrupts taken because RCU waited for the CPU.
+    pub static RCU: u64 = 0;
     /// NMIs taken.
     pub static NMIS: u64 = 0;
     /// Timer interrupts taken.
@@ -61,6 +63,8 @@ pub struct IpiCounts {
     pub reschedule: u64,
     /// TLB shootdowns.
     pub shootdown: u64,
+    /// RCU waited.
+    pub rcu: u64,
     /// NMIs.
     pub nmi: u64,
     /// Timer.
@@ -145,6 +149,7 @@ pub fn ipi_counts(cpu: CpuId) -> IpiCounts {
         call: read(CALLS.on(cpu)),
         reschedule: read(RESCHEDULES.on(cpu)),
         shootdown: read(SHOOTDOWNS.on(cpu)),
+        rcu: read(RCU.on(cpu)),
         nmi: read(NMIS.on(cpu)),
         timer: read(TIMERS.on(cpu)),
     }
@@ -207,6 +212,14 @@ pub fn call_all(f: &(dyn Fn() + Sync)) -> CpuMask {
 /// goes offline meanwhile runs it, or is not waited for.
 pub fn call_many(mask: CpuMask, f: &(dyn Fn() + Sync)) -> CpuMask {
     call_by(mask, vector::CALL, f)
+}
+
+/// Raises the interrupt by which RCU asks, on those of `mask` that are online; does not wait.
+/// Not from NMI.
+pub fn ask_for_rcu(mask: CpuMask) {
+    for cpu in mask.intersection(online()) {
+        apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector::RCU);
+    }
 }
 
 /// Drops TLB entries for `virt..virt+len` on every CPU. May not be called with a lock held

@@ -124,7 +124,7 @@ impl<M: Machine> Cpus for View<'_, M> {
         self.rcu
             .urged
             .fetch_add(cpus.len() as u64, Ordering::Relaxed);
-        M::call(mask, &|| self.rcu.interrupted());
+        M::interrupt(self.rcu, mask);
     }
 
     fn begins(&mut self) {

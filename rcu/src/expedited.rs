@@ -29,6 +29,7 @@ use crate::{
     Machine, Rcu,
     arrows::Arrow,
     call::reported,
+    cpu::EXPEDITED,
     engine::EngineThread,
     grace_period::bits,
     seq::{Cookie, Seq},
@@ -214,7 +215,12 @@ impl<M: Machine> Rcu<M> {
         let (done, busy) = self.select_busy();
         if !busy.is_empty() {
             self.tree.arrows.take(Arrow::ExpInterrupt);
-            M::call(busy, &|| self.interrupted_expedited());
+            for cpu in busy {
+                // Relaxed: a hint. The CPU reports under the lock of its leaf.
+                let wanted = &self.cpus.on(cpu).wanted;
+                wanted.fetch_or(EXPEDITED, Ordering::Relaxed);
+            }
+            M::interrupt(self, busy);
         }
         if !done {
             self.wait_for_reports(start);

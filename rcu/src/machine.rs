@@ -11,9 +11,9 @@
 
 use core::ptr::NonNull;
 
-use platform::{CpuId, Platform, eqs::Eqs};
+use platform::{CpuId, CpuMask, Platform, eqs::Eqs};
 
-use crate::{blocked::Entry, stall::Stall};
+use crate::{Rcu, blocked::Entry, stall::Stall};
 
 /// A machine whose memory is read under RCU.
 ///
@@ -58,6 +58,14 @@ pub unsafe trait Machine: Platform {
     /// Makes the CPU that runs this call [`Rcu::note_switch`](crate::Rcu::note_switch) as
     /// soon as preemption and interrupts are on. Interrupts off; not from NMI.
     fn resched_here();
+
+    /// Makes each of the CPUs that is online call
+    /// [`Rcu::interrupted`](crate::Rcu::interrupted) in an interrupt handler. Need not wait for
+    /// that: a CPU that keeps interrupts off for too long is to be reported, not to be waited
+    /// for. Task context; preemption may be off.
+    fn interrupt(rcu: &Rcu<Self>, cpus: CpuMask) {
+        Self::call(cpus, &|| rcu.interrupted());
+    }
 
     /// The word by which others see from afar that `cpu` is idle.
     fn idle(cpu: CpuId) -> &'static Eqs;

@@ -4,7 +4,7 @@
 //!
 //! | state | left by | to |
 //! |---|---|---|
-//! | not wanted | the look of a normal grace period at a busy CPU; the interrupt of an expedited one that comes upon a section | wanted |
+//! | not wanted | a grace period finds the CPU busy: a normal one at its look, an expedited one at its beginning | wanted |
 //! | wanted | the CPU changes threads | not wanted: it reports |
 //! | | its tick, or an interrupt sent for it, comes upon no section | not wanted: it reports |
 //! | | its tick, or that interrupt, comes upon a section | wanted; the CPU is made to change threads, or (preemptible) the section's end asked to call |
@@ -130,17 +130,16 @@ impl<M: Machine> Rcu<M> {
         self.check_thread();
     }
 
-    /// An interrupt that was sent to this CPU so that it reports.
-    pub(crate) fn interrupted(&self) {
-        if self.wanted_here().load(Ordering::Relaxed) != 0 {
+    /// An interrupt that was sent to this CPU so that it reports
+    /// ([`Machine::interrupt`]). Hard interrupt context.
+    pub fn interrupted(&self) {
+        // Relaxed: a hint, see the module.
+        let wanted = self.wanted_here().load(Ordering::Relaxed);
+        if wanted & EXPEDITED != 0 {
+            self.poke(Arrow::ExpReported, Arrow::ExpInSection);
+        } else if wanted != 0 {
             self.poke(Arrow::CpuInterrupt, Arrow::CpuInterruptInSection);
         }
-    }
-
-    /// The same, for an expedited grace period.
-    pub(crate) fn interrupted_expedited(&self) {
-        self.wanted_here().fetch_or(EXPEDITED, Ordering::Relaxed);
-        self.poke(Arrow::ExpReported, Arrow::ExpInSection);
     }
 
     /// Reports, if this interrupt came upon no section; else makes the section's end do it.

@@ -6,8 +6,8 @@
 
 use core::{fmt, ptr::NonNull};
 
-use ::rcu::{Machine, Stall, blocked::Entry};
-use platform::{CpuId, eqs::Eqs};
+use ::rcu::{Machine, Rcu, Stall, blocked::Entry};
+use platform::{CpuId, CpuMask, eqs::Eqs};
 
 use super::Kernel;
 use crate::{arch::preempt, rcu, sched, smp};
@@ -55,6 +55,11 @@ unsafe impl Machine for Kernel {
     #[inline]
     fn resched_here() {
         preempt::want_switch();
+    }
+
+    fn interrupt(_: &Rcu<Self>, cpus: CpuMask) {
+        // There is one engine, which the handler knows.
+        smp::ask_for_rcu(cpus);
     }
 
     #[inline]

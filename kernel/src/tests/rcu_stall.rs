@@ -7,6 +7,7 @@ use platform::{CpuId, Priority};
 use rcu::Machine;
 
 use crate::{
+    arch::irq,
     kunit::{Ctx, Outcome, kassert, kassert_eq, kassert_ok, kskip, kunit_suite},
     machine::Kernel,
     rcu::{last_stall, rcu, read},
@@ -21,6 +22,7 @@ kunit_suite! {
     teardown: restore,
     cases: [
         reader_on_its_cpu_is_named => { over: WAITS, expects: [Kind::RcuStall] },
+        cpu_with_interrupts_off_is_named => { over: WAITS, expects: [Kind::RcuStall] },
         reader_switched_away_is_named => { over: WAITS, expects: [Kind::RcuStall] },
         nothing_is_said_in_time,
     ],
@@ -53,9 +55,19 @@ fn stalls() -> u64 {
     last_stall().map_or(0, |last| last.count)
 }
 
-/// Reads on `cpu` until a stall is reported, at lowest priority if `hogged`, with another
-/// thread there that does not let it run. The reader's number, and the stall.
-fn stall(cpu: CpuId, from: CpuId, wait: Wait, hogged: bool) -> Result<(), crate::kunit::Stop> {
+/// How a reader stays in its section.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    Running,
+    /// No interrupt tells it of anything.
+    InterruptsOff,
+    /// Another thread does not let it run.
+    SwitchedAway,
+}
+
+/// Reads on `cpu` until a stall is reported that another CPU comes to by `wait`.
+fn stall(cpu: CpuId, from: CpuId, wait: Wait, stay: Stay) -> Outcome {
+    let hogged = stay == Stay::SwitchedAway;
     rcu().set_stall_ns(STALL_NS);
     let before = stalls();
     let inside = Arc::new(AtomicBool::new(false));
@@ -64,6 +76,7 @@ fn stall(cpu: CpuId, from: CpuId, wait: Wait, hogged: bool) -> Result<(), crate:
         let builder = Builder::new().on(cpu).priority(Priority::Low);
         builder.spawn(format_args!("stalls"), move || {
             let _guard = read();
+            let _irqs_off = (stay == Stay::InterruptsOff).then(irq::disable);
             inside.store(true, Ordering::SeqCst);
             while stalls() == before {
                 core::hint::spin_loop();
@@ -120,7 +133,16 @@ fn reader_on_its_cpu_is_named(_: &mut Ctx, wait: Wait) -> Outcome {
     let Some(cpu) = smp::online().without(own).first() else {
         kskip!("nobody is there to wait meanwhile");
     };
-    stall(cpu, own, wait, false)
+    stall(cpu, own, wait, Stay::Running)
+}
+
+/// One that takes no interrupts is not waited for by who reports it, and shows its stack.
+fn cpu_with_interrupts_off_is_named(_: &mut Ctx, wait: Wait) -> Outcome {
+    let own = smp::this_cpu();
+    let Some(cpu) = smp::online().without(own).first() else {
+        kskip!("nobody is there to wait meanwhile");
+    };
+    stall(cpu, own, wait, Stay::InterruptsOff)
 }
 
 fn reader_switched_away_is_named(_: &mut Ctx, wait: Wait) -> Outcome {
@@ -129,7 +151,7 @@ fn reader_switched_away_is_named(_: &mut Ctx, wait: Wait) -> Outcome {
     }
     let own = smp::this_cpu();
     let cpu = smp::online().without(own).first().unwrap_or(own);
-    stall(cpu, own, wait, true)
+    stall(cpu, own, wait, Stay::SwitchedAway)
 }
 
 /// A section that is shorter is nobody's business.

@@ -43,6 +43,8 @@ pub mod vector {
     pub const SHOOTDOWN: u8 = 0xf2;
     /// Work deferred to the next interrupt.
     pub const DEFERRED: u8 = 0xf3;
+    /// RCU waits for the CPU.
+    pub const RCU: u8 = 0xf4;
     /// Local APIC error.
     pub const APIC_ERROR: u8 = 0xfe;
     /// Local APIC spurious.

@@ -16,7 +16,7 @@ use super::{
     stacks::{self, Owner},
 };
 use crate::{
-    console, lockdep, machine, panic,
+    console, lockdep, machine, panic, rcu,
     report::{self, Kind},
     sched, smp, softirq, sweep, timer,
 };
@@ -93,6 +93,11 @@ fn interrupt(number: u8) {
             // Ended first, as for calls.
             apic::end_of_interrupt();
             machine::run_deferred();
+        }
+        vector::RCU => {
+            smp::RCU.add(1);
+            apic::end_of_interrupt();
+            rcu::interrupted();
         }
         vector::SERIAL => {
             console::receive();

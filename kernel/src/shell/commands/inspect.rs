@@ -55,7 +55,9 @@ shell_command! {
 
 fn cpus(_: Args<'_>) -> Status {
     let topology = boot::topology();
-    crate::println!("cpu  node  state         call  reschedule  shootdown         nmi       timer");
+    crate::println!(
+        "cpu  node  state         call  reschedule  shootdown         rcu         nmi       timer"
+    );
     for cpu in smp::cpus() {
         let state = if smp::online().contains(cpu) {
             "online"
@@ -64,12 +66,13 @@ fn cpus(_: Args<'_>) -> Status {
         };
         let counts = smp::ipi_counts(cpu);
         crate::println!(
-            "{:>3}  {:>4}  {state:<7}  {:>9}  {:>10}  {:>9}  {:>10}  {:>10}",
+            "{:>3}  {:>4}  {state:<7}  {:>9}  {:>10}  {:>9}  {:>10}  {:>10}  {:>10}",
             cpu.number(),
             topology.node_of(cpu).number(),
             counts.call,
             counts.reschedule,
             counts.shootdown,
+            counts.rcu,
             counts.nmi,
             counts.timer,
         );
