@@ -1,5 +1,9 @@
 //! What orders readers, grace periods and those who look at their number, with nothing but the
 //! tree: no idle words, whose fences would hide what is missing elsewhere.
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "the checker's threads are coroutines of one thread"
+)]
 
 use std::sync::{
     Arc,
