@@ -26,7 +26,7 @@ use platform::{
 
 use self::word::Word;
 pub use self::{
-    run::{arrive, go_if_told, start_here},
+    run::{arrive, go_if_told, set_patience, start_here},
     steps::{CpuStep, Place, Reason, Step},
 };
 use crate::{arch::smp_boot, machine::Kernel, smp, sync::Hotplug, time};
@@ -71,8 +71,8 @@ impl fmt::Display for Error {
                 smp::cpus()
             ),
             Self::BootCpu => f.write_str(
-                "cpu0 cannot go: it booted the machine, takes the serial line's interrupt, and \
-                 is where threads go that can go nowhere else",
+                "cpu0 cannot go: it booted the machine and takes the serial line's interrupt, and \
+                 somebody must be left for the threads",
             ),
             Self::AlreadyOnline(cpu) => write!(f, "cpu{cpu} is online already"),
             Self::AlreadyOffline(cpu) => write!(f, "cpu{cpu} is offline already"),

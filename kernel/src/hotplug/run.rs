@@ -1,6 +1,6 @@
 //! The step `run`: a CPU starts, and stops. Both sides of its [`Word`](super::word::Word).
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use platform::{CpuId, CpuMask, Platform};
 
@@ -14,13 +14,19 @@ use crate::{
     sched, smp, softirq, time, timer,
 };
 
-/// How long a CPU may take to come to rest.
-const LEAVE_NS: u64 = 10_000_000_000;
+/// How long a CPU may take to come to rest, in nanoseconds.
+static PATIENCE: AtomicU64 = AtomicU64::new(10_000_000_000);
 /// How often the controller looks.
 const LOOK_NS: u64 = 20_000;
 
 /// The CPU that the timers of one that goes are given to.
 static HEIR: AtomicU32 = AtomicU32::new(0);
+
+/// Changes how long a CPU that goes may take to come to rest, in nanoseconds: 10 s at first.
+/// What it was.
+pub fn set_patience(ns: u64) -> u64 {
+    PATIENCE.swap(ns, Ordering::Relaxed)
+}
 
 /// Starts a CPU.
 pub(super) fn start(cpu: CpuId) -> Result<(), Reason> {
@@ -48,7 +54,8 @@ pub(super) fn stop(cpu: CpuId) -> Result<(), Reason> {
     }
     // It looks at the word whenever it is idle, and after each interrupt then.
     smp::call_many(CpuMask::only(cpu), &preempt::want_switch);
-    let deadline = time::now_ns() + LEAVE_NS;
+    // Relaxed: a number.
+    let deadline = time::now_ns() + PATIENCE.load(Ordering::Relaxed);
     while !word::is(cpu, Word::Off) {
         if time::now_ns() > deadline && word::change(cpu, Word::Leaving, Word::Running) {
             return Err("it does not come to rest");

@@ -263,7 +263,11 @@ impl Thread {
     /// Whether it may run on `cpu` now.
     #[inline]
     pub(super) fn may_run_on(&self, cpu: CpuId) -> bool {
-        self.places().contains(cpu)
+        let (allowed, active) = (self.allowed(), smp::active());
+        if allowed.contains(cpu) {
+            return active.contains(cpu) || self.stays;
+        }
+        !self.stays && active.contains(cpu) && allowed.intersection(active).is_empty()
     }
 
     /// The CPU that runs it, or will, or did.

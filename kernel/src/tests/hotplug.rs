@@ -24,6 +24,7 @@ use self::{
     },
     threads::{
         section_is_waited_for, sleepers_wake_elsewhere, threads_go_on, threads_that_stay_wait,
+        who_does_not_rest_stays,
     },
 };
 
@@ -38,6 +39,7 @@ kunit_suite! {
         sleepers_wake_elsewhere,
         threads_that_stay_wait,
         section_is_waited_for,
+        who_does_not_rest_stays,
         timers_fire,
         work_is_done_elsewhere,
         what_was_raised_is_run,

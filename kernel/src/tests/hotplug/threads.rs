@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use platform::{CpuId, CpuMask};
+use platform::{CpuId, CpuMask, Priority};
 
 use super::{AllBack, on, others, some_other, wait_until};
 use crate::arch::preempt;
@@ -13,7 +13,7 @@ use crate::sched::{self, Builder, JoinHandle};
 use crate::timer::TICK_NS;
 use crate::{smp, time};
 
-/// A thread that computes, and where it did.
+/// A thread that computes when nobody else wants to, and where it did.
 struct Busy {
     turns: Arc<AtomicU64>,
     seen: Arc<AtomicU64>,
@@ -32,6 +32,7 @@ impl Busy {
             let (turns, seen, stop) = (turns.clone(), seen.clone(), stop.clone());
             Builder::new()
                 .among(allowed)
+                .priority(Priority::Low)
                 .spawn(format_args!("busy"), move || {
                     while !stop.load(Ordering::Relaxed) {
                         seen.fetch_or(CpuMask::only(smp::this_cpu()).bits(), Ordering::Relaxed);
@@ -75,7 +76,13 @@ impl Drop for Busy {
 /// Threads that compute on a CPU, bound to it or not, go on elsewhere without a word of their
 /// own; the one that is bound comes back.
 pub fn threads_go_on(_: &mut Ctx) -> Outcome {
-    for cpu in others() {
+    // Where instructions are counted, threads that compute take long.
+    let cpus = if time::is_exact() {
+        CpuMask::only(some_other())
+    } else {
+        others()
+    };
+    for cpu in cpus {
         let _back = AllBack;
         let bound = kassert_ok!(Busy::start(CpuMask::only(cpu)));
         let either = kassert_ok!(Busy::start(CpuMask::only(cpu).with(CpuId::BOOT)));
@@ -87,7 +94,7 @@ pub fn threads_go_on(_: &mut Ctx) -> Outcome {
         kassert_eq!(hotplug::on(cpu), Ok(()));
         wait_until(|| bound.where_now() == CpuMask::only(cpu));
         // And stays there.
-        sched::sleep_ns(5 * TICK_NS);
+        sched::sleep_ns(2 * TICK_NS);
         kassert_eq!(bound.where_now(), CpuMask::only(cpu));
     }
     Ok(())
@@ -159,33 +166,50 @@ pub fn threads_that_stay_wait(_: &mut Ctx) -> Outcome {
     Ok(())
 }
 
+/// A thread with preemption off, on a CPU, until it is told to end.
+struct Section {
+    end: Arc<AtomicBool>,
+    thread: JoinHandle<bool>,
+}
+
+impl Section {
+    /// Starts it; it has begun.
+    fn start(cpu: CpuId) -> Option<Self> {
+        let (inside, end) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let thread = {
+            let (inside, end) = (Arc::clone(&inside), Arc::clone(&end));
+            let section = move || {
+                preempt::disable();
+                inside.store(true, Ordering::Release);
+                while !end.load(Ordering::Acquire) {
+                    core::hint::spin_loop();
+                }
+                let whole = smp::this_cpu() == cpu && smp::online().contains(cpu);
+                preempt::enable();
+                whole
+            };
+            let builder = Builder::new().on(cpu);
+            builder.spawn(format_args!("section"), section).ok()?
+        };
+        wait_until(|| inside.load(Ordering::Acquire));
+        Some(Self { end, thread })
+    }
+
+    /// Ends it. Whether the CPU was online to its end.
+    fn end(self) -> bool {
+        self.end.store(true, Ordering::Release);
+        self.thread.join()
+    }
+}
+
 /// A CPU does not go while one of its threads has preemption off.
 pub fn section_is_waited_for(_: &mut Ctx) -> Outcome {
     let _back = AllBack;
     let cpu = some_other();
-    let (inside, end) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let section = {
-        let (inside, end) = (Arc::clone(&inside), Arc::clone(&end));
-        kassert_ok!(
-            Builder::new()
-                .on(cpu)
-                .spawn(format_args!("section"), move || {
-                    preempt::disable();
-                    inside.store(true, Ordering::Release);
-                    while !end.load(Ordering::Acquire) {
-                        core::hint::spin_loop();
-                    }
-                    let online = smp::online().contains(smp::this_cpu());
-                    let there = smp::this_cpu();
-                    preempt::enable();
-                    (there, online)
-                })
-        )
-    };
-    wait_until(|| inside.load(Ordering::Acquire));
+    let section = kassert_ok!(Section::start(cpu));
     let controller = kassert_ok!(
         Builder::new()
             .on(CpuId::BOOT)
@@ -193,13 +217,37 @@ pub fn section_is_waited_for(_: &mut Ctx) -> Outcome {
     );
     // It has begun, and cannot get further.
     wait_until(|| !smp::active().contains(cpu));
-    sched::sleep_ns(2 * TICK_NS);
+    sched::sleep_ns(1_000_000);
     let early = !smp::online().contains(cpu);
-    end.store(true, Ordering::Release);
-    kassert_eq!(section.join(), (cpu, true));
+    let whole = section.end();
     kassert_eq!(controller.join(), Ok(()));
-    kassert!(!early, "it went in the middle of a section");
+    kassert!(!early && whole, "it went in the middle of a section");
     kassert_eq!(hotplug::on(cpu), Ok(()));
     kassert_eq!(on(cpu, smp::this_cpu), Ok(cpu));
+    Ok(())
+}
+
+/// One that does not come to rest in time stays, and threads may run there again.
+pub fn who_does_not_rest_stays(_: &mut Ctx) -> Outcome {
+    let _back = AllBack;
+    let cpu = some_other();
+    let section = kassert_ok!(Section::start(cpu));
+    let patience = hotplug::set_patience(1_000_000);
+    let refused = hotplug::off(cpu);
+    hotplug::set_patience(patience);
+    let active = smp::active();
+    let whole = section.end();
+    kassert_eq!(
+        refused,
+        Err(hotplug::Error::Step {
+            cpu,
+            step: "run",
+            why: "it does not come to rest"
+        })
+    );
+    kassert_eq!(active, smp::cpus());
+    kassert!(whole);
+    kassert_eq!(on(cpu, smp::this_cpu), Ok(cpu));
+    kassert_eq!(hotplug::off(cpu), Ok(()));
     Ok(())
 }
