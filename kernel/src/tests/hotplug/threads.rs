@@ -37,6 +37,8 @@ impl Busy {
                     while !stop.load(Ordering::Relaxed) {
                         seen.fetch_or(CpuMask::only(smp::this_cpu()).bits(), Ordering::Relaxed);
                         turns.fetch_add(1, Ordering::Relaxed);
+                        // Where one host thread is all CPUs, it goes on to the next.
+                        core::hint::spin_loop();
                     }
                 })
                 .ok()?
