@@ -33,11 +33,15 @@
 //! to the root, [`reported`](Tree::is_reported) (Release, Acquire), and `seq` (Release,
 //! Acquire in [`Tree::seq`]).
 
+mod expedited;
+#[cfg(debug_assertions)]
+mod faulty;
+mod members;
+mod request;
+
 use core::sync::atomic::AtomicU64 as Statistic;
 
 use alloc::vec::Vec;
-use core::ptr::NonNull;
-
 use platform::{
     Platform,
     lock::{IrqSpinGuard, IrqSpinLock},
@@ -47,11 +51,13 @@ use platform::{
 
 use crate::{
     arrows::{Arrow, Arrows},
-    blocked::{Entry, List},
+    blocked::List,
     expedited::Funnel,
     geometry::{Geometry, Place},
     seq::{Cookie, Seq},
 };
+
+pub use request::Request;
 
 lock_class! {
     /// A node of the tree. One at a time.
@@ -107,17 +113,6 @@ pub(crate) struct State {
     pub online: u64,
     /// Leaf: threads in sections that were switched away.
     pub blocked: List,
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// It reached the root, and no grace period runs: the engine must be woken.
-    Wake,
-    /// It is taken care of.
-    Noted,
-    /// What was asked for is over.
-    Done,
 }
 
 impl State {
@@ -200,61 +195,6 @@ impl<P: Platform> Tree<P> {
         // SeqCst: what the caller unpublished comes before the number is read; see the module.
         fence(Ordering::SeqCst);
         self.seq().snap()
-    }
-
-    /// Asks for the grace period of a cookie, on behalf of a CPU.
-    ///
-    /// A request leaves its mark on each node on its way up, and stops where somebody was
-    /// before it: at a mark for as much, or at a node where a grace period runs, whose end
-    /// comes by and finds the mark. So of many requests one reaches the root.
-    pub fn request(&self, cpu: usize, cookie: Cookie) -> Request {
-        let mut node = self.geometry.leaf_of(cpu).0;
-        loop {
-            let Node { place, .. } = &self.nodes[node];
-            let mut state = self.nodes[node].lock();
-            if cookie.is_done(state.seq) {
-                return Request::Done;
-            }
-            if cookie.has_started(state.seq) {
-                self.arrows.take(Arrow::RequestStarted);
-                return Request::Noted;
-            }
-            if state.needed.later(cookie) == state.needed {
-                self.arrows.take(Arrow::RequestKnown);
-                return Request::Noted;
-            }
-            state.needed = cookie;
-            if state.seq.is_running() {
-                self.arrows.take(Arrow::RequestRunning);
-                return Request::Noted;
-            }
-            match place.parent {
-                Some((parent, _)) => node = parent,
-                None => {
-                    self.note_requested(cookie);
-                    self.arrows.take(Arrow::RequestRoot);
-                    return Request::Wake;
-                }
-            }
-        }
-    }
-
-    /// Under the root's lock.
-    fn note_requested(&self, cookie: Cookie) {
-        let known = self.requested();
-        // Release pairs with the Acquire in `requested`.
-        self.requested
-            .store(known.later(cookie).to_bits(), Ordering::Release);
-    }
-
-    fn requested(&self) -> Cookie {
-        Cookie::from_bits(self.requested.load(Ordering::Acquire))
-    }
-
-    /// Whether a grace period has been asked for that has not begun.
-    pub fn is_requested(&self) -> bool {
-        let requested = self.requested();
-        !requested.has_started(self.seq())
     }
 
     /// Begins a grace period, for who makes it; none runs. `true`: there was no CPU and no
@@ -355,32 +295,6 @@ impl<P: Platform> Tree<P> {
         self.up(leaf, kind)
     }
 
-    /// A fault: from now on reports of leaves are lost, or are again not; then those that
-    /// were are made up for. `true`: that was the last one.
-    #[cfg(debug_assertions)]
-    pub(crate) fn lose_reports(&self, lose: bool) -> [bool; 2] {
-        self.lossy.store(lose, Ordering::Relaxed);
-        let kinds = [Kind::Normal, Kind::Expedited];
-        kinds.map(|kind| {
-            let lost = |leaf: &usize| {
-                let empty = self.nodes[*leaf].lock().is_empty(kind);
-                empty && !lose && self.awaits(*leaf, kind)
-            };
-            let lost = self.leaves().filter(lost);
-            lost.filter(|leaf| self.up(*leaf, kind)).count() > 0
-        })
-    }
-
-    /// Whether a grace period waits for the report of a leaf that waits for nothing.
-    #[cfg(debug_assertions)]
-    fn awaits(&self, leaf: usize, kind: Kind) -> bool {
-        match (self.nodes[leaf].place.parent, kind) {
-            (Some((parent, bit)), _) => self.nodes[parent].lock().mask[kind as usize] & bit != 0,
-            (None, Kind::Normal) => self.seq().is_running() && !self.is_reported(),
-            (None, Kind::Expedited) => !self.expedited_reported(),
-        }
-    }
-
     /// A node waits for nothing any more, since a moment ago: clears its bit in the parent,
     /// and so on. `true`: nor does the root.
     ///
@@ -406,119 +320,6 @@ impl<P: Platform> Tree<P> {
         // Release pairs with the Acquire in `is_reported` and `expedited_reported`.
         self.reported[kind as usize].store(number, Ordering::Release);
         true
-    }
-
-    /// Begins an expedited grace period, for who makes it: all have to report, but for those
-    /// of which `quiescent` says, for a leaf's first CPU and a mask, that they need not.
-    /// Which CPUs remain is given to `remain`, leaf by leaf. `true`: none does.
-    pub fn begin_expedited(
-        &self,
-        quiescent: impl Fn(usize, u64) -> u64,
-        mut remain: impl FnMut(usize, u64),
-    ) -> bool {
-        let kind = Kind::Expedited as usize;
-        // Relaxed: the locks of the nodes order it before any report.
-        self.reported[kind].store(0, Ordering::Relaxed);
-        for node in &self.nodes[..self.geometry.first_leaf()] {
-            node.lock().mask[kind] = node.place.children;
-        }
-        let mut done = false;
-        for leaf in self.leaves() {
-            let first = self.nodes[leaf].place.first;
-            let mut state = self.nodes[leaf].lock();
-            let online = state.online;
-            let mask = online & !quiescent(first, online);
-            state.mask[kind] = mask;
-            state.blocked.begin(Kind::Expedited);
-            let empty = state.is_empty(Kind::Expedited);
-            drop(state);
-            if empty {
-                done |= self.up(leaf, Kind::Expedited);
-            } else if mask != 0 {
-                remain(first, mask);
-            }
-        }
-        done
-    }
-
-    /// Whether all CPUs have reported to the expedited grace period. What their sections
-    /// did is seen then.
-    pub fn expedited_reported(&self) -> bool {
-        // Acquire pairs with the Release in `up`.
-        self.reported[Kind::Expedited as usize].load(Ordering::Acquire) == REPORTED
-    }
-
-    /// A CPU comes: on that CPU, before its first section, interrupts off.
-    pub fn online(&self, cpu: usize) {
-        let (leaf, bit) = self.geometry.leaf_of(cpu);
-        let mut state = self.nodes[leaf].lock();
-        debug_assert!(state.online & bit == 0, "the CPU is there already");
-        state.online |= bit;
-        drop(state);
-        self.arrows.take(Arrow::CpuComes);
-        // SeqCst: as at a report, before the CPU's first section.
-        fence(Ordering::SeqCst);
-    }
-
-    /// A CPU goes: on that CPU, after its last section, interrupts off. Of which kinds the
-    /// grace period has been waiting for it last.
-    pub fn offline(&self, cpu: usize) -> [bool; 2] {
-        let (leaf, bit) = self.geometry.leaf_of(cpu);
-        let mut state = self.nodes[leaf].lock();
-        debug_assert!(state.online & bit != 0, "the CPU is not there");
-        state.online &= !bit;
-        let owing = state.mask.iter().any(|mask| mask & bit != 0);
-        drop(state);
-        self.arrows.take(if owing {
-            Arrow::CpuGoesOwing
-        } else {
-            Arrow::CpuGoes
-        });
-        [Kind::Normal, Kind::Expedited].map(|kind| self.report(cpu, kind))
-    }
-
-    /// A thread is switched away on a CPU, in a section. Whether a grace period waits for
-    /// the section: then the CPU, which is in none any more, is to report.
-    ///
-    /// # Safety
-    ///
-    /// The entry is the thread's, is on no list, and stays where it is until it is taken
-    /// off; the caller runs on that CPU, with interrupts off.
-    pub unsafe fn block(&self, cpu: usize, entry: NonNull<Entry>, thread: u32) -> [bool; 2] {
-        let (leaf, bit) = self.geometry.leaf_of(cpu);
-        let mut state = self.nodes[leaf].lock();
-        // A CPU that has not reported may have been in the section when the grace period
-        // began; one that has began it after that.
-        let blocks = state.mask.map(|mask| mask & bit != 0);
-        // SAFETY: as the caller promises; under the leaf's lock.
-        unsafe { state.blocked.push(entry, leaf, blocks, thread) };
-        self.arrows.take(if blocks.contains(&true) {
-            Arrow::ReaderBlocks
-        } else {
-            Arrow::ReaderQueued
-        });
-        blocks
-    }
-
-    /// The section of a thread ends that was switched away in it. Of which kinds the grace
-    /// period has been waiting for it last.
-    ///
-    /// # Safety
-    ///
-    /// The entry is on the list of `leaf`, and the caller is its thread.
-    pub unsafe fn unblock(&self, leaf: usize, entry: NonNull<Entry>) -> [bool; 2] {
-        let mut state = self.nodes[leaf].lock();
-        // SAFETY: as the caller promises; under the leaf's lock.
-        let blocked = unsafe { state.blocked.remove(entry) };
-        let kinds = [Kind::Normal, Kind::Expedited];
-        let last = kinds.map(|kind| blocked[kind as usize] && state.is_empty(kind));
-        drop(state);
-        self.arrows.take(if last.contains(&true) {
-            Arrow::ReaderLast
-        } else {
-            Arrow::ReaderLeaves
-        });
-        kinds.map(|kind| last[kind as usize] && self.up(leaf, kind))
     }
 }
 
