@@ -51,6 +51,11 @@
 //! [`Hosted::want_switch`], [`Hosted::interrupted_quiescent`] and [`Hosted::thread_value`].
 //! An injected interrupt can be its tick.
 //!
+//! # CPUs that come and go
+//!
+//! [`Hosted::offline`] takes a CPU away and [`Hosted::online`] brings it back. All are back
+//! before the machine ends, or their own threads would not.
+//!
 //! # Seeds
 //!
 //! Each CPU has a generator for what is decided at its points, so that the decisions of a
@@ -78,6 +83,7 @@ use crate::{CpuId, LOCAL_DISTANCE, MAX_CPUS, MAX_NODES, NodeId, Priority, Spawn,
 mod areas;
 mod attached;
 mod here;
+mod hotplug;
 mod inject;
 mod join;
 mod machine;

@@ -65,6 +65,22 @@ pub fn read() -> Guard<Hosted> {
     crate::read()
 }
 
+/// Takes a CPU away ([`Hosted::offline`], which says when); its callbacks come to the caller's.
+pub fn offline(rcu: &Rcu<Hosted>, cpu: CpuId) {
+    Hosted::offline(cpu, || rcu.cpu_dying(cpu));
+    rcu.cpu_dead(cpu);
+}
+
+/// Brings it back.
+///
+/// # Panics
+///
+/// If the thread for its callbacks cannot be started, which it was not before.
+pub fn online(rcu: &Arc<Rcu<Hosted>>, cpu: CpuId) {
+    Hosted::online(cpu, || rcu.cpu_starting(cpu));
+    rcu.cpu_online(cpu).expect("a thread starts");
+}
+
 /// What belongs to a machine.
 #[derive(Default)]
 struct Shared {
@@ -202,8 +218,8 @@ unsafe impl crate::Machine for Hosted {
     }
 }
 
-/// The engine of a hosted machine, with its hooks. Dropped, on a thread of the machine, it
-/// waits until all callbacks have run and everybody else has dropped the engine.
+/// The engine of a hosted machine, with its hooks. Dropped, on a thread of the machine, with
+/// all CPUs online, it waits until all callbacks have run and everybody else has dropped the engine.
 pub struct Engine {
     rcu: Option<Arc<Rcu<Hosted>>>,
     shared: Arc<Shared>,

@@ -44,8 +44,10 @@ pub(super) struct Here {
     pub(super) context: Cell<Context>,
     /// In an interrupt: what it came upon could sleep, or was the idle loop.
     pub(super) upon_quiescent: Cell<bool>,
-    /// This runs interrupts of a CPU that is idle otherwise.
-    borrowed: Cell<bool>,
+    /// This runs in the name of a CPU that is idle otherwise.
+    pub(super) borrowed: Cell<bool>,
+    /// Nothing is injected.
+    pub(super) calm: Cell<bool>,
     spins: Cell<u32>,
 }
 
@@ -94,7 +96,7 @@ pub(super) fn assert_outside() {
 }
 
 /// Brings back, when it is dropped, the state that the CPU had.
-struct Restore<'a> {
+pub(super) struct Restore<'a> {
     here: &'a Here,
     cpu: CpuId,
     preempt: u32,
@@ -102,10 +104,11 @@ struct Restore<'a> {
     context: Context,
     upon_quiescent: bool,
     borrowed: bool,
+    calm: bool,
 }
 
 impl<'a> Restore<'a> {
-    fn of(here: &'a Here) -> Self {
+    pub(super) fn of(here: &'a Here) -> Self {
         Self {
             here,
             cpu: here.cpu.get(),
@@ -114,6 +117,7 @@ impl<'a> Restore<'a> {
             context: here.context.get(),
             upon_quiescent: here.upon_quiescent.get(),
             borrowed: here.borrowed.get(),
+            calm: here.calm.get(),
         }
     }
 }
@@ -126,6 +130,7 @@ impl Drop for Restore<'_> {
         self.here.context.set(self.context);
         self.here.upon_quiescent.set(self.upon_quiescent);
         self.here.borrowed.set(self.borrowed);
+        self.here.calm.set(self.calm);
     }
 }
 
@@ -149,6 +154,7 @@ impl Here {
             context: Cell::new(Context::Task),
             upon_quiescent: Cell::new(false),
             borrowed: Cell::new(false),
+            calm: Cell::new(false),
             spins: Cell::new(0),
         }
     }
@@ -290,12 +296,12 @@ impl Here {
         }
         let wanted = machine.hints.wanted(self.cpu.get());
         let mine = self.thread.0.priority as u8 + 1;
-        if wanted > mine || wanted == mine && drawn >> 8 & 63 < SWITCHES {
+        let floats = self.thread.0.cpu.is_none();
+        if floats && !machine.online().contains(self.cpu.get()) {
+            self.leave(Leave::Move);
+        } else if wanted > mine || wanted == mine && drawn >> 8 & 63 < SWITCHES {
             self.leave(Leave::For(self.thread.0.priority));
-        } else if self.thread.0.cpu.is_none()
-            && drawn >> 16 & 63 < MOVES
-            && !machine.hints.idle().is_empty()
-        {
+        } else if floats && drawn >> 16 & 63 < MOVES && !machine.hints.idle().is_empty() {
             self.leave(Leave::Move);
         }
     }
@@ -436,18 +442,18 @@ impl Here {
         }
         let _give_up = GiveUp(self, cpu);
         // What the interrupts come upon is an idle loop.
-        let _return = Restore::of(self);
+        let _return = self.stand_for(cpu);
+        self.take_interrupts();
+    }
+
+    /// This is the idle loop of `cpu`, which it has borrowed, until the result is dropped.
+    pub(super) fn stand_for(&self, cpu: CpuId) -> Restore<'_> {
+        let restore = Restore::of(self);
         self.cpu.set(cpu);
         self.preempt.set(0);
         self.irqs_off.set(false);
         self.context.set(Context::Task);
         self.borrowed.set(true);
-        loop {
-            let raised = self.own().take();
-            if raised == 0 {
-                break;
-            }
-            self.handle(raised);
-        }
+        restore
     }
 }

@@ -54,7 +54,8 @@ impl Injections {
     /// Runs those whose turn it is.
     pub(super) fn at_point(&self, here: &Here) {
         // Relaxed: a hint.
-        if self.count.load(Ordering::Relaxed) == 0 || here.context.get() == Context::Nmi {
+        let none = self.count.load(Ordering::Relaxed) == 0;
+        if none || here.context.get() == Context::Nmi || here.calm.get() {
             return;
         }
         let random = &here.own().random;

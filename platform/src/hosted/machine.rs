@@ -3,7 +3,7 @@
 use core::{
     any::Any,
     fmt,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 use std::{
     boxed::Box,
@@ -26,7 +26,8 @@ use super::{
     thread::Thread,
 };
 use crate::{
-    CpuMask, MAX_NODES, Spawn, call_list::CallList, deferred::List, eqs::Eqs, lockdep::Checker,
+    CpuId, CpuMask, MAX_NODES, Spawn, call_list::CallList, deferred::List, eqs::Eqs,
+    lockdep::Checker,
 };
 
 /// How long a wait lasts before it looks whether the machine has failed.
@@ -86,6 +87,10 @@ pub(super) struct Inner {
     /// Told when a CPU is about to change threads.
     pub(super) on_switch: OnceLock<Box<dyn Fn() + Send + Sync>>,
     sched: Mutex<Sched>,
+    /// CPUs that are online, as `sched` says.
+    online: AtomicU64,
+    /// Held while a call is sent to CPUs that are online.
+    pub(super) sending: Mutex<()>,
     /// A thread has ended.
     ended: Condvar,
     pub(super) injections: Injections,
@@ -138,6 +143,8 @@ impl Inner {
                 idle_words,
                 Random::new(builder.seed, cpus),
             )),
+            online: AtomicU64::new(CpuMask::first_n(cpus).bits()),
+            sending: Mutex::new(()),
             ended: Condvar::new(),
             injections: Injections::new(),
             checker: Box::new(Checker::new()),
@@ -149,8 +156,18 @@ impl Inner {
         }
     }
 
+    /// CPUs that run.
     pub(super) fn online(&self) -> CpuMask {
-        CpuMask::first_n(self.cpus.len())
+        // Acquire pairs with the Release in `set_online`.
+        CpuMask::from_bits(self.online.load(Ordering::Acquire))
+    }
+
+    /// From now on `cpu` is online, or is not: calls that were sent to it have been.
+    pub(super) fn set_online(&self, sched: &mut Sched, cpu: CpuId, online: bool) {
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        sched.set_online(cpu, online);
+        // Release pairs with the Acquire in `online`.
+        self.online.store(sched.online().bits(), Ordering::Release);
     }
 
     pub(super) fn sched(&self) -> MutexGuard<'_, Sched> {
@@ -160,7 +177,7 @@ impl Inner {
     /// A new thread, ready to run.
     pub(super) fn register(self: &Arc<Self>, spawn: &Spawn) -> Thread {
         if let Some(cpu) = spawn.cpu {
-            assert!(self.online().contains(cpu), "cpu{cpu} is not online");
+            assert!(cpu.index() < self.cpus.len(), "cpu{cpu} never runs");
         }
         let thread = Thread::new(Arc::downgrade(self), spawn);
         let mut sched = self.sched();

@@ -4,11 +4,14 @@
 //! |---|---|
 //! | `Idle` | a thread made ready takes it; a caller borrows it |
 //! | `Held` by a thread | that thread, to the next that waits, or to `Idle` |
-//! | `Borrowed`: a caller runs interrupts in its name | that caller, in the same way |
+//! | `Borrowed`: a caller runs interrupts in its name | that caller, in the same way; or to `Offline` |
+//! | `Offline`: nothing runs there | who brings it back, as one who gives it up |
 //!
-//! A CPU is `Idle` only while no thread waits that could use it.
+//! A CPU is `Idle` only while no thread waits that could use it. A CPU that is not *online*
+//! has no use for threads that are bound to no CPU; it may still be held by threads of its own,
+//! until they sleep.
 //!
-//! Its idle word ([`Eqs`]) is even exactly while it is `Idle`. Whoever changes the state
+//! Its idle word ([`Eqs`]) is even exactly while it is `Idle` or `Offline`. Whoever changes the state
 //! writes the word, under the lock, in the CPU's name: one who makes it idle has had the
 //! baton until then, and one who ends that gives the baton on after the word's fence, by a
 //! Release that the new holder's Acquire of its CPU pairs with. So the accesses of a holder
@@ -54,11 +57,20 @@ enum Holder {
     Idle,
     Held,
     Borrowed,
+    Offline,
+}
+
+impl Holder {
+    fn is_quiet(self) -> bool {
+        matches!(self, Self::Idle | Self::Offline)
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Sched {
     holders: Vec<Holder>,
+    /// CPUs that take threads.
+    online: CpuMask,
     /// By CPU, what others see of `holders`.
     idle_words: Arc<[Eqs]>,
     /// Threads that wait for one CPU, by CPU.
@@ -107,6 +119,7 @@ impl Sched {
     pub(super) fn new(cpus: usize, idle_words: Arc<[Eqs]>, random: Random) -> Self {
         Self {
             holders: (0..cpus).map(|_| Holder::Idle).collect(),
+            online: CpuMask::first_n(cpus),
             idle_words,
             bound: (0..cpus).map(|_| Ready::default()).collect(),
             floating: Ready::default(),
@@ -121,7 +134,7 @@ impl Sched {
         let place = match thread.0.cpu {
             Some(cpu) => Some(cpu).filter(|cpu| self.holders[cpu.index()] == Holder::Idle),
             None => {
-                let idle = hints.idle();
+                let idle = hints.idle().intersection(self.online);
                 let skip = self.random.next() as usize % idle.count().max(1);
                 idle.iter().nth(skip)
             }
@@ -142,6 +155,7 @@ impl Sched {
     /// Takes the thread that shall have `cpu` next, of at least that priority, off its
     /// queue.
     pub(super) fn pick(&mut self, cpu: CpuId, at_least: Priority, hints: &Hints) -> Option<Thread> {
+        let may_float = self.online.contains(cpu);
         let bound = &mut self.bound[cpu.index()];
         let next = PRIORITIES
             .iter()
@@ -151,7 +165,8 @@ impl Sched {
                     &mut bound.0[priority as usize],
                     &mut self.floating.0[priority as usize],
                 );
-                let floats = bound.is_empty() || !floating.is_empty() && self.random.one_in(2);
+                let floats = may_float
+                    && (bound.is_empty() || !floating.is_empty() && self.random.one_in(2));
                 if floats { floating } else { bound }.pop_front()
             });
         self.hint(cpu, hints);
@@ -185,12 +200,36 @@ impl Sched {
         idle
     }
 
+    /// CPUs that take threads.
+    pub(super) fn online(&self) -> CpuMask {
+        self.online
+    }
+
+    /// From now on `cpu` is online, or is not.
+    pub(super) fn set_online(&mut self, cpu: CpuId, online: bool) {
+        self.online = if online {
+            self.online.with(cpu)
+        } else {
+            self.online.without(cpu)
+        };
+    }
+
+    /// The caller has borrowed the baton of `cpu`, and nobody gets it from now on.
+    pub(super) fn put_away(&mut self, cpu: CpuId, hints: &Hints) {
+        self.set_holder(cpu, Holder::Offline, hints);
+    }
+
+    /// Whether `cpu` was put away.
+    pub(super) fn is_away(&self, cpu: CpuId) -> bool {
+        self.holders[cpu.index()] == Holder::Offline
+    }
+
     fn set_holder(&mut self, cpu: CpuId, holder: Holder, hints: &Hints) {
         let was = core::mem::replace(&mut self.holders[cpu.index()], holder);
         let word = &self.idle_words[cpu.index()];
-        match (was, holder) {
-            (Holder::Idle, Holder::Held | Holder::Borrowed) => word.idle_exit(),
-            (Holder::Held | Holder::Borrowed, Holder::Idle) => word.idle_enter(),
+        match (was.is_quiet(), holder.is_quiet()) {
+            (true, false) => word.idle_exit(),
+            (false, true) => word.idle_enter(),
             _ => {}
         }
         self.hint(cpu, hints);

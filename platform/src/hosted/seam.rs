@@ -98,6 +98,29 @@ impl Hosted {
         });
     }
 
+    /// Takes a CPU that is online away: threads that are bound to no CPU leave it, then this
+    /// waits until its own threads sleep; then `dying` runs as the last thing in its name, with
+    /// interrupts off, and from then on nothing does. Threads of its own that are woken wait
+    /// until it is back. Task context, on another CPU; one who takes this CPU away or brings
+    /// it back at a time.
+    ///
+    /// # Panics
+    ///
+    /// If it is not online, or is the own CPU or the first one.
+    pub fn offline(cpu: CpuId, dying: impl FnOnce()) {
+        with(|here| here.offline(cpu, dying));
+    }
+
+    /// Brings a CPU back that was taken away: `starting` runs as the first thing in its name,
+    /// with interrupts off, while its idle word is still even. Task context.
+    ///
+    /// # Panics
+    ///
+    /// If it was not taken away.
+    pub fn online(cpu: CpuId, starting: impl FnOnce()) {
+        with(|here| here.online(cpu, starting));
+    }
+
     /// In an interrupt or NMI: whether it came upon a thread with preemption and interrupts
     /// on, or upon an idle CPU; not upon another interrupt.
     pub fn interrupted_quiescent() -> bool {
@@ -280,6 +303,9 @@ unsafe impl Platform for Hosted {
             let depth = here.preempt.replace(here.preempt.get() + 1);
             let machine = &*here.machine;
             let own = here.cpu.get();
+            // No CPU goes while the call is sent.
+            let sending = machine.sending.lock();
+            let sending = sending.unwrap_or_else(PoisonError::into_inner);
             let others = cpus.intersection(machine.online()).without(own);
             let call = Call::new(&function, others.count());
             let nodes: Vec<Node> = others.iter().map(|_| Node::new(&call)).collect();
@@ -292,6 +318,7 @@ unsafe impl Platform for Hosted {
                     target.raise(CALLS);
                 }
             }
+            drop(sending);
             if cpus.contains(own) {
                 here.as_interrupt(Context::HardIrq, function);
             }

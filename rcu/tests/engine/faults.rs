@@ -1,7 +1,10 @@
 //! Faults that are switched on are found: the tests of the tests.
 #![cfg(debug_assertions)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use rcu::{Config, Faults};
 
@@ -12,6 +15,9 @@ const SHAPE: Shape = Shape {
     fanout: 2,
     preemptible: false,
 };
+
+/// A hang is one way in which a fault shows.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the torture fails with, with that fault.
 fn fails(fault: Faults, seed: u64) -> String {
@@ -25,6 +31,7 @@ fn fails(fault: Faults, seed: u64) -> String {
                 ..SHAPE.config()
             },
             faults: fault,
+            limit: LIMIT,
         };
         let run = || drop(torture.run());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
@@ -56,4 +63,11 @@ fn a_cpu_that_counts_as_still_idle_is_noticed() {
 fn a_quiescent_state_that_is_lost_is_noticed() {
     let why = fails(Faults::LOSE_QS, 1);
     assert!(why.contains("has not ended for 3"), "{why}");
+}
+
+#[test]
+fn a_callback_that_is_dropped_with_its_cpu_is_noticed() {
+    let why = fails(Faults::DROP_ON_HOTPLUG, 1);
+    // An object's, or a barrier's own.
+    assert!(why.contains("got lost") || why.contains("hangs"), "{why}");
 }

@@ -1,12 +1,18 @@
 //! Nobody reads what was reclaimed: readers of all kinds, updaters of all kinds, at once.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use platform::{
     Platform, Priority,
     hosted::{Hosted, JoinHandle},
 };
-use rcu::{Config, hosted::Engine};
+use rcu::{
+    Config,
+    hosted::{Engine, offline, online},
+};
 
 use crate::world::{Retire, Shape, World, assert_all_counted, cpu, rounds, spawn};
 
@@ -20,6 +26,7 @@ pub struct Torture {
     /// Switched on, to be found.
     #[cfg(debug_assertions)]
     pub faults: rcu::Faults,
+    pub limit: Duration,
 }
 
 impl Torture {
@@ -31,6 +38,7 @@ impl Torture {
             config: shape.config(),
             #[cfg(debug_assertions)]
             faults: rcu::Faults::NONE,
+            limit: Duration::from_secs(240),
         }
     }
 
@@ -41,7 +49,7 @@ impl Torture {
             updates,
             ..
         } = *self;
-        let machine = shape.machine(seed);
+        let machine = shape.machine_that_ends(seed, self.limit);
         machine.run(|| {
             let engine = Engine::start(&machine, self.config.clone());
             #[cfg(debug_assertions)]
@@ -67,6 +75,20 @@ impl Torture {
                             let pause = 100_000 * world.random.below(2) as u64;
                             Hosted::park_until(Hosted::now_ns() + pause);
                         }
+                    }
+                }));
+            }
+            if shape.cpus > 1 {
+                let (world, rcu) = (Arc::clone(&world), Arc::clone(&engine));
+                readers.push(machine.spawn(spawn(None, Priority::Normal), move || {
+                    while !world.stop.load(Relaxed) {
+                        let comes_and_goes = cpu(1 + world.random.below(shape.cpus - 1));
+                        offline(&rcu, comes_and_goes);
+                        world.update(Retire::Call);
+                        let pause = 20_000 * world.random.below(10) as u64;
+                        Hosted::park_until(Hosted::now_ns() + pause);
+                        online(&rcu, comes_and_goes);
+                        world.away.fetch_add(1, Relaxed);
                     }
                 }));
             }
@@ -97,10 +119,12 @@ impl Torture {
 #[test]
 fn nobody_reads_what_was_reclaimed() {
     let mut found = [0; 2];
+    let mut away = 0;
     let mut retired = [0; Retire::ALL.len()];
     for (seed, shape) in (100..).zip(Shape::all()) {
         println!("{shape:?}");
         let world = Torture::new(shape, seed, rounds(2_500, 60)).run();
+        away += world.away.load(Relaxed);
         for (sum, count) in found.iter_mut().zip(&world.found) {
             *sum += count.load(Relaxed);
         }
@@ -108,6 +132,7 @@ fn nobody_reads_what_was_reclaimed() {
             *sum += count.load(Relaxed);
         }
     }
+    assert!(away > 100, "CPUs went {away} times");
     assert!(found.iter().all(|count| *count > 50), "{found:?}");
     assert!(retired.iter().all(|count| *count > 50), "{retired:?}");
 }

@@ -6,6 +6,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*},
     },
+    time::Duration,
 };
 
 use platform::{
@@ -63,7 +64,13 @@ impl Shape {
     }
 
     pub fn machine(self, seed: u64) -> Machine {
-        let machine = Machine::builder().cpus(self.cpus).seed(seed).build();
+        self.machine_that_ends(seed, Duration::from_secs(120))
+    }
+
+    /// One that must be done by then.
+    pub fn machine_that_ends(self, seed: u64, limit: Duration) -> Machine {
+        let builder = Machine::builder().cpus(self.cpus).seed(seed);
+        let machine = builder.limit(limit).build();
         if self.preemptible {
             make_preemptible(&machine);
         }
@@ -133,6 +140,8 @@ pub struct World {
     pub stop: AtomicBool,
     /// Sections that found something that was published at their end, and that was not.
     pub found: [AtomicUsize; 2],
+    /// How often CPUs went and came back.
+    pub away: AtomicUsize,
     /// By [`Retire`].
     pub retired: [AtomicUsize; Retire::ALL.len()],
 }
