@@ -79,7 +79,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     kernel_main()
 }
 
-/// What a booted kernel does: the tests or benchmarks it was asked for, or the shell.
+/// What a booted kernel does: the tests, benchmarks or torture it was asked for, or the shell.
 /// Debuggers stop here.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -89,6 +89,9 @@ extern "C" fn kernel_main() -> ! {
     }
     if boot::command_line().bench.is_some() || boot::command_line().bench_list {
         bench::run_from_command_line();
+    }
+    if boot::command_line().rcutorture.is_some() {
+        rcu::torture::run_from_command_line();
     }
     shell::main()
 }

@@ -13,6 +13,7 @@
 
 mod config;
 mod stall;
+pub mod torture;
 
 use alloc::sync::Arc;
 use core::{

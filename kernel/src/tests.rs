@@ -25,6 +25,7 @@ mod ramdisk;
 mod rcu;
 mod rcu_readers;
 mod rcu_stall;
+mod rcu_torture;
 mod stacks;
 mod sweep;
 mod symbols;

@@ -4,6 +4,7 @@ mod bench_args;
 mod examples;
 mod machine_args;
 mod test_args;
+mod torture_args;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 pub use bench_args::BenchArgs;
 pub use machine_args::{AccelChoice, MachineArgs};
 pub use test_args::TestArgs;
+pub use torture_args::TortureArgs;
 
 /// Build Granary, boot it in QEMU, test it, debug it.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@
 //! - [`kernel`]: runs the in-kernel suites; [`ktap`] reads what they print
 //! - [`scenario`]: the engine for scenarios; [`scenarios`]: their tables
 //! - [`subject`]: a guest as seen from here; [`qemu`]: the real one
+//! - [`torture`]: one long run that tortures RCU
 //! - [`filter`], [`tier`]: what to run; [`outcome`], [`report`], [`junit`]: what came of it
 //!
 //! Each case has a full name: `host/<crate>/<test>`, `kernel/<shape>/<suite>.<case>`
@@ -26,6 +27,7 @@ mod scenarios;
 mod shapes;
 pub(crate) mod subject;
 pub(crate) mod tier;
+mod torture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +52,9 @@ use crate::{ui, workspace};
 
 /// Runs the tests that `args` select.
 pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
+    if let Some(duration) = args.torture.torture {
+        return torture::run(args, duration);
+    }
     let begun = Instant::now();
     let run = Run::new(args)?;
     if args.list {

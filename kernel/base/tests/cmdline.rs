@@ -46,7 +46,8 @@ fn every_key_is_read() {
         page_poison=on page_owner=1 fail_page_alloc=2,50,4096,-1 \
         rcu.blimit=1 rcu.fanout=2 rcu.fanout_leaf=3 rcu.jiffies_till_first_fqs=0 \
         rcu.jiffies_till_next_fqs=5 rcu.jiffies_till_sched_qs=6 rcu.min_interval_us=7 \
-        rcu.qhimark=8 rcu.stall_timeout_ms=10\n";
+        rcu.qhimark=8 rcu.stall_timeout_ms=10 \
+        rcutorture=600 rcutorture.seed=4 rcutorture.fault=lose_qs rcutorture.overlong\n";
     let line = CommandLine::parse(text);
     assert_eq!(line.problems(), []);
     assert_eq!(line.run.unwrap().to_string(), r#"echo "a" \ b; cpus"#);
@@ -62,6 +63,11 @@ fn every_key_is_read() {
     assert_eq!((line.kunit_timeout_ms, line.kunit_percent), (500, Some(5)));
     assert!(line.kunit_planted.unwrap() == "hang");
     assert_eq!((line.schedule, line.tsc_khz), (Some(9), Some(1_000_000)));
+    assert_eq!(
+        (line.rcutorture, line.rcutorture_seed),
+        (Some(600), Some(4))
+    );
+    assert!(line.rcutorture_overlong && line.rcutorture_fault.unwrap() == "lose_qs");
     assert_eq!(line.loglevel, LevelFilter::Debug);
     assert_eq!((line.debug_exit, line.maxcpus), (Some(0xf4), Some(2)));
     assert_eq!(line.on_panic(), OnPanic::Reboot);
@@ -185,6 +191,9 @@ fn malformed_values_change_nothing() {
         "kunit.after=.case",
         "kunit=",
         "kunit.planted=\"\"",
+        "rcutorture=0",
+        "rcutorture.seed=x",
+        "rcutorture.fault=",
         "panic=later",
         "page_poison=maybe",
         "page_owner=",

@@ -11,6 +11,7 @@ mod locks;
 mod machine;
 mod page_debug;
 mod rcu;
+mod rcutorture;
 mod tests;
 mod threads;
 

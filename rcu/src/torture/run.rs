@@ -173,7 +173,13 @@ impl<M: Machine, G: Ground<M>> Torture<M, G> {
 
     /// Waits until all threads have ended, as long as that may take. Whether they have.
     fn wait_for_threads(&self) -> bool {
-        let patience = M::now_ns() + self.options.patience_ns();
+        // What is wrong is known, then: no need to be sure that nothing is.
+        let patience = if self.tally.has_failed() {
+            self.options.stall_ns / 2
+        } else {
+            self.options.patience_ns()
+        };
+        let patience = M::now_ns() + patience;
         while !self.have_ended() {
             if M::now_ns() > patience {
                 return false;

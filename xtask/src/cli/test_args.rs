@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::MachineArgs;
+use super::{MachineArgs, TortureArgs};
 use crate::test::Kind;
 
 /// Options of `test`.
@@ -43,4 +43,8 @@ pub struct TestArgs {
     /// Where to write the JUnit report [default: target/junit.xml]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+
+    /// Torture.
+    #[command(flatten)]
+    pub torture: TortureArgs,
 }

@@ -6,6 +6,7 @@ mod harness;
 mod lines;
 mod panics;
 mod tools;
+mod torture;
 
 use super::scenario::{Action, Boot, Check, Scenario};
 use super::subject::SUCCESS;
@@ -16,6 +17,7 @@ use crate::machine::{Machine, Nodes, Size};
 /// that none is left to run alone at the end.
 pub fn all(tier: Tier) -> Vec<Scenario> {
     let tables = [
+        torture::table(),
         boots::table(),
         bench::table(),
         harness::table(),

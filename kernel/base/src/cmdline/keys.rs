@@ -247,6 +247,31 @@ pub const KEYS: &[Key] = &[
         "milliseconds after which a grace period that does not end is reported",
     ),
     key(
+        "rcutorture",
+        ValueType::Count,
+        "none",
+        "torture RCU for so many seconds, then exit",
+    ),
+    key(
+        "rcutorture.fault",
+        ValueType::Name,
+        "none",
+        "in checked builds, the fault that is switched on meanwhile: skip_cpu, early_segment, \
+         lose_qs, still_idle or drop_on_hotplug",
+    ),
+    key(
+        "rcutorture.overlong",
+        ValueType::Flag,
+        "off",
+        "hold a section for longer than the stall time meanwhile, which must be reported",
+    ),
+    key(
+        "rcutorture.seed",
+        ValueType::Count,
+        "1",
+        "what decides all that is decided at random in the torture",
+    ),
+    key(
         "run",
         ValueType::Text,
         "none",

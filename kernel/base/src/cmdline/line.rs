@@ -140,6 +140,14 @@ pub struct CommandLine<'a> {
     pub kunit_planted: Option<Text<'a>>,
     /// `rcu.*=`: knobs of RCU.
     pub rcu: Rcu,
+    /// `rcutorture=`: for how many seconds to torture RCU.
+    pub rcutorture: Option<u64>,
+    /// `rcutorture.fault=`: the fault to switch on meanwhile.
+    pub rcutorture_fault: Option<Text<'a>>,
+    /// `rcutorture.overlong`: hold a section for too long meanwhile.
+    pub rcutorture_overlong: bool,
+    /// `rcutorture.seed=`: the seed of the torture.
+    pub rcutorture_seed: Option<u64>,
     /// `schedule=`: the seed of schedules.
     pub schedule: Option<u64>,
     /// `tsc_khz=`: frequency of the time stamp counter in kHz.
@@ -182,6 +190,10 @@ impl<'a> CommandLine<'a> {
             kunit_percent: None,
             kunit_planted: None,
             rcu: Rcu::NONE,
+            rcutorture: None,
+            rcutorture_fault: None,
+            rcutorture_overlong: false,
+            rcutorture_seed: None,
             schedule: None,
             tsc_khz: None,
             loglevel: LevelFilter::Info,
@@ -289,6 +301,7 @@ impl<'a> CommandLine<'a> {
         match key {
             "bench.list" => self.bench_list = true,
             "kunit.list" => self.kunit_list = true,
+            "rcutorture.overlong" => self.rcutorture_overlong = true,
             _ => {}
         }
     }
@@ -314,6 +327,9 @@ impl<'a> CommandLine<'a> {
             "kunit.timeout_ms" => self.kunit_timeout_ms = count(value)?,
             "kunit.percent" => self.kunit_percent = Some(count(value)?),
             "kunit.planted" => self.kunit_planted = Some(not_empty(value)?),
+            "rcutorture" => self.rcutorture = Some(count(value)?),
+            "rcutorture.fault" => self.rcutorture_fault = Some(not_empty(value)?),
+            "rcutorture.seed" => self.rcutorture_seed = Some(count(value)?),
             "schedule" => self.schedule = Some(count(value)?),
             "tsc_khz" => self.tsc_khz = Some(count(value)?),
             "loglevel" => self.loglevel = level(value)?,

@@ -62,6 +62,10 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
         "kunit.list" => line.kunit_list.then(|| String::from("on")),
         "kunit.percent" => line.kunit_percent.map(|percent| percent.to_string()),
         "kunit.planted" => line.kunit_planted.map(|name| name.to_string()),
+        "rcutorture" => line.rcutorture.map(|seconds| seconds.to_string()),
+        "rcutorture.fault" => line.rcutorture_fault.map(|name| name.to_string()),
+        "rcutorture.overlong" => line.rcutorture_overlong.then(|| String::from("on")),
+        "rcutorture.seed" => line.rcutorture_seed.map(|seed| seed.to_string()),
         "kunit.repeat" => differs(line.kunit_repeat, 1),
         "kunit.shuffle" => line.kunit_shuffle.map(|shuffle| match shuffle {
             Shuffle::Random => String::from("random"),
