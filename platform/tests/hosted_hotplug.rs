@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 use platform::hosted::{Hosted, JoinHandle, Machine};
 use platform::{Context, CpuId, CpuMask, Mark, Platform, Priority, Spawn, SpawnError};
@@ -134,4 +135,40 @@ fn nothing_runs_on_a_cpu_that_is_away() {
     });
     drop(noise);
     assert!(calls.load(Relaxed) > 500);
+}
+
+/// Threads that may run anywhere leave a CPU that goes, though they never sleep, and stay
+/// away from it.
+#[test]
+fn threads_of_no_cpu_leave() {
+    let machine = Machine::builder()
+        .cpus(3)
+        .seed(23)
+        .limit(Duration::from_secs(30))
+        .build();
+    let stop = Arc::new(AtomicBool::new(false));
+    let away = Arc::new(AtomicBool::new(false));
+    machine.run(|| {
+        let threads: Vec<_> = (0..5)
+            .map(|_| {
+                let (stop, away) = (Arc::clone(&stop), Arc::clone(&away));
+                machine.spawn(spawn(None), move || {
+                    while !stop.load(SeqCst) {
+                        Hosted::preempt_disable();
+                        let here = Hosted::current_cpu();
+                        assert!(here != cpu(2) || !away.load(SeqCst), "runs on it");
+                        Hosted::preempt_enable();
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            Hosted::offline(cpu(2), || away.store(true, SeqCst));
+            (0..50).for_each(|_| Hosted::yield_now());
+            Hosted::online(cpu(2), || away.store(false, SeqCst));
+            (0..50).for_each(|_| Hosted::yield_now());
+        }
+        stop.store(true, SeqCst);
+        threads.into_iter().for_each(JoinHandle::join);
+    });
 }

@@ -12,9 +12,12 @@ use platform::{
     IrqsOff, MAX_CPUS, Mark, Platform, Priority,
     hosted::{Hosted, JoinHandle},
 };
-use rcu::{Head, Rcu, hosted::Engine};
+use rcu::{
+    Head, Rcu,
+    hosted::{Engine, offline, online},
+};
 
-use crate::world::{Random, Shape, assert_all_counted, cpu, rounds, spawn};
+use crate::world::{Random, Shape, assert_all_counted, cpu, pause, rounds, spawn};
 
 /// By CPU: how many callbacks were queued there, and how many of those have run.
 struct Order {
@@ -208,6 +211,54 @@ fn a_barrier_waits_for_all_that_were_queued_before_it() {
         });
     }
     assert!(shared > 20, "{shared} barriers were shared");
+}
+
+/// A CPU goes with callbacks that wait: another one runs them, and a barrier waits for them,
+/// while it is away.
+#[test]
+fn callbacks_of_a_cpu_that_goes_are_run_elsewhere() {
+    for preemptible in [false, true] {
+        let shape = Shape {
+            cpus: 3,
+            fanout: 2,
+            preemptible,
+        };
+        let machine = shape.machine(10);
+        machine.run(|| {
+            let engine = Engine::start(&machine, shape.config());
+            let order = Order::new();
+            for _ in 0..10 {
+                // In a section until the CPU has gone.
+                let state = Arc::new(AtomicUsize::new(0));
+                let there = Arc::clone(&state);
+                let reader = machine.spawn_on(cpu(2), move || {
+                    let _section = rcu::hosted::read();
+                    there.store(1, Release);
+                    while there.load(Acquire) == 1 {
+                        Hosted::relax();
+                    }
+                });
+                while state.load(Acquire) == 0 {
+                    pause();
+                }
+                let (queued, rcu) = (Arc::clone(&order), Arc::clone(&engine));
+                let calls = machine.spawn_on(cpu(1), move || {
+                    (0..5).for_each(|_| queued.call(&rcu));
+                });
+                calls.join();
+                offline(&engine, cpu(1));
+                let ran = || order.ran[1].load(Acquire);
+                assert_eq!(ran() + 5, order.queued[1].load(Relaxed));
+                state.store(2, Release);
+                engine.barrier();
+                assert_eq!(ran(), order.queued[1].load(Relaxed));
+                online(&engine, cpu(1));
+                reader.join();
+            }
+            let adopted = engine.arrows().find(|arrow| arrow.0 == "cb.adopt");
+            assert_eq!(adopted.unwrap().1, 10);
+        });
+    }
 }
 
 /// A flood does not hold up a barrier, and what is queued after it need not have run.
