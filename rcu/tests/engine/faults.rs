@@ -20,14 +20,21 @@ const SHAPE: Shape = Shape {
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the torture fails with, with that fault.
-fn fails(fault: Faults, seed: u64) -> String {
-    for seed in seed..seed + 10 {
+fn fails(fault: Faults) -> String {
+    // Of a fault that makes grace periods hang not longer than needed; else the host may
+    // keep a reader for a while.
+    let stall_ns = if fault == Faults::LOSE_QS {
+        300_000_000
+    } else {
+        10_000_000_000
+    };
+    for seed in 1..10 {
         let torture = Torture {
             shape: SHAPE,
             seed,
             updates: 2_000,
             config: Config {
-                stall_ns: 300_000_000,
+                stall_ns,
                 ..SHAPE.config()
             },
             faults: fault,
@@ -43,31 +50,31 @@ fn fails(fault: Faults, seed: u64) -> String {
 
 #[test]
 fn a_cpu_that_is_not_waited_for_is_noticed() {
-    let why = fails(Faults::SKIP_CPU, 1);
+    let why = fails(Faults::SKIP_CPU);
     assert!(why.contains("while it is read"), "{why}");
 }
 
 #[test]
 fn a_segment_that_is_run_early_is_noticed() {
-    let why = fails(Faults::EARLY_SEGMENT, 1);
+    let why = fails(Faults::EARLY_SEGMENT);
     assert!(why.contains("while it is read"), "{why}");
 }
 
 #[test]
 fn a_cpu_that_counts_as_still_idle_is_noticed() {
-    let why = fails(Faults::STILL_IDLE, 1);
+    let why = fails(Faults::STILL_IDLE);
     assert!(why.contains("while it is read"), "{why}");
 }
 
 #[test]
 fn a_quiescent_state_that_is_lost_is_noticed() {
-    let why = fails(Faults::LOSE_QS, 1);
+    let why = fails(Faults::LOSE_QS);
     assert!(why.contains("has not ended for 3"), "{why}");
 }
 
 #[test]
 fn a_callback_that_is_dropped_with_its_cpu_is_noticed() {
-    let why = fails(Faults::DROP_ON_HOTPLUG, 1);
+    let why = fails(Faults::DROP_ON_HOTPLUG);
     // An object's, or a barrier's own.
     assert!(why.contains("got lost") || why.contains("hangs"), "{why}");
 }
