@@ -8,7 +8,10 @@ use rcu::Machine;
 
 use crate::{
     arch::preempt,
-    kunit::{Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ok, knote, kskip, kunit_suite},
+    kunit::{
+        Ctx, OnlineCpus, Outcome, kassert, kassert_eq, kassert_ok, knote, kskip, kunit_suite,
+        rounds,
+    },
     machine::Kernel,
     rcu::{rcu, read},
     sched::{self, Builder},
@@ -285,8 +288,8 @@ fn preempted_reader_holds_it_up(_: &mut Ctx, cpu: CpuId) -> Outcome {
 /// More readers than CPUs, all of which are switched away in their sections, and end them on
 /// any CPU; grace periods all the while.
 fn many_preempted_readers(_: &mut Ctx) -> Outcome {
-    const ROUNDS: u64 = 20;
-    const SECTION_NS: u64 = 5_000_000;
+    const SECTION_NS: u64 = 3_000_000;
+    let rounds = rounds(50, 4);
     let stop = Arc::new(AtomicBool::new(false));
     let sections = Arc::new(AtomicU64::new(0));
     let mut readers = alloc::vec::Vec::new();
@@ -308,7 +311,7 @@ fn many_preempted_readers(_: &mut Ctx) -> Outcome {
         )));
     }
     let before = rcu().stats();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         rcu().synchronize();
         rcu().synchronize_expedited();
     }
@@ -317,8 +320,8 @@ fn many_preempted_readers(_: &mut Ctx) -> Outcome {
         reader.join();
     }
     let after = rcu().stats();
-    kassert!(after.grace_periods >= before.grace_periods + ROUNDS);
-    kassert!(after.expedited >= before.expedited + ROUNDS);
+    kassert!(after.grace_periods >= before.grace_periods + rounds);
+    kassert!(after.expedited >= before.expedited + rounds);
     knote!("{} sections", sections.load(Ordering::SeqCst));
     Ok(())
 }
