@@ -17,8 +17,10 @@ use rcu::{
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
+/// What is found by chance is found in this time.
+const LONG: u64 = 50 * SECOND;
 
-/// A hosted machine as ground for torture. Its CPUs stay: they are threads of the host.
+/// A hosted machine as ground for torture.
 struct World {
     machine: Arc<Machine>,
     rcu: Arc<Rcu<Hosted>>,
@@ -37,12 +39,14 @@ impl Ground<Hosted> for World {
         self.lines.lock().unwrap().push(text.to_string());
     }
 
-    fn offline(&self, _: CpuId) -> bool {
-        false
+    fn offline(&self, cpu: CpuId) -> bool {
+        rcu::hosted::offline(&self.rcu, cpu);
+        true
     }
 
-    fn online(&self, _: CpuId) -> bool {
-        false
+    fn online(&self, cpu: CpuId) -> bool {
+        rcu::hosted::online(&self.rcu, cpu);
+        true
     }
 
     fn interrupts(&self, _: u64, read: Box<dyn Fn() + Send + Sync>) -> [Injection; 2] {
@@ -74,7 +78,6 @@ fn torture(
 ) -> (bool, Vec<String>) {
     let seed = 11 + cpus as u64;
     let mut options = Options::new(seed, SECOND, cpus);
-    options.hotplug = false;
     // As many as there are make a flood of the host's threads, not of callbacks.
     options.flood = 4_000;
     options.flood_ns = 50 * MS;
@@ -130,6 +133,7 @@ fn stands(cpus: usize, preemptible: bool) {
         .unwrap();
     assert!(!rest.contains("barriers: 0 "), "{rest}");
     assert!(!rest.contains("floods: 0/"), "{rest}");
+    assert!(cpus == 1 || !rest.contains("offline: 0"), "{rest}");
 }
 
 #[test]
@@ -153,9 +157,9 @@ fn eight_cpus_preemptible() {
 }
 
 /// With a fault the torture fails, and says one of these.
-fn finds(fault: Faults, preemptible: bool, findings: &[&str]) {
+fn finds(fault: Faults, duration_ns: u64, preemptible: bool, findings: &[&str]) {
     let (good, lines) = torture(4, preemptible, |options| {
-        options.duration_ns = 50 * SECOND;
+        options.duration_ns = duration_ns;
         options.stall_ns = 3 * SECOND;
         options.faults = fault;
     });
@@ -172,26 +176,32 @@ const TOO_EARLY: &[&str] = &["readers saw", "sections saw", "cookies were ripe t
 
 #[test]
 fn finds_a_cpu_that_is_not_waited_for() {
-    finds(Faults::SKIP_CPU, false, TOO_EARLY);
-    finds(Faults::SKIP_CPU, true, TOO_EARLY);
+    finds(Faults::SKIP_CPU, LONG, false, TOO_EARLY);
+    finds(Faults::SKIP_CPU, LONG, true, TOO_EARLY);
 }
 
 #[test]
 fn finds_callbacks_that_run_early() {
-    finds(Faults::EARLY_SEGMENT, false, TOO_EARLY);
-    finds(Faults::EARLY_SEGMENT, true, TOO_EARLY);
+    finds(Faults::EARLY_SEGMENT, LONG, false, TOO_EARLY);
+    finds(Faults::EARLY_SEGMENT, LONG, true, TOO_EARLY);
 }
 
 #[test]
 fn finds_a_cpu_that_is_taken_for_idle() {
-    finds(Faults::STILL_IDLE, false, TOO_EARLY);
-    finds(Faults::STILL_IDLE, true, TOO_EARLY);
+    finds(Faults::STILL_IDLE, LONG, false, TOO_EARLY);
+    finds(Faults::STILL_IDLE, LONG, true, TOO_EARLY);
 }
 
 #[test]
 fn finds_reports_that_are_lost() {
-    finds(Faults::LOSE_QS, false, &["grace periods stalled"]);
-    finds(Faults::LOSE_QS, true, &["grace periods stalled"]);
+    finds(Faults::LOSE_QS, LONG, false, &["grace periods stalled"]);
+    finds(Faults::LOSE_QS, LONG, true, &["grace periods stalled"]);
+}
+
+#[test]
+fn finds_a_callback_that_is_lost_with_its_cpu() {
+    let findings = &["queued and run differ", "had no end", "no progress"];
+    finds(Faults::DROP_ON_HOTPLUG, 8 * SECOND, false, findings);
 }
 
 /// A section that is held for too long is reported, and the engine goes on.
