@@ -35,8 +35,15 @@ const WAITS: &[(&str, Wait)] = &[
     ("expedited", || rcu().synchronize_expedited()),
 ];
 
-/// Short enough to wait for.
-const STALL_NS: u64 = 50_000_000;
+/// Short enough to wait for, long enough that the reader ends its section before the next
+/// report, which comes after three times as long.
+fn stall_ns() -> u64 {
+    if time::is_exact() {
+        50_000_000
+    } else {
+        300_000_000
+    }
+}
 
 /// What it was before.
 static BEFORE: AtomicU64 = AtomicU64::new(0);
@@ -68,7 +75,7 @@ enum Stay {
 /// Reads on `cpu` until a stall is reported that another CPU comes to by `wait`.
 fn stall(cpu: CpuId, from: CpuId, wait: Wait, stay: Stay) -> Outcome {
     let hogged = stay == Stay::SwitchedAway;
-    rcu().set_stall_ns(STALL_NS);
+    rcu().set_stall_ns(stall_ns());
     let before = stalls();
     let inside = Arc::new(AtomicBool::new(false));
     let reader = {
@@ -112,7 +119,7 @@ fn stall(cpu: CpuId, from: CpuId, wait: Wait, stay: Stay) -> Outcome {
     }
     let last = kassert_ok!(last_stall());
     kassert_eq!(last.count, before + 1);
-    kassert!(waited >= STALL_NS, "reported after {waited} ns");
+    kassert!(waited >= stall_ns(), "reported after {waited} ns");
     if hogged {
         kassert_eq!(last.switched_away, Some(number), "{last:?}");
         kassert!(!last.cpus.contains(cpu), "{last:?}");
@@ -166,7 +173,7 @@ fn nothing_is_said_in_time(_: &mut Ctx) -> Outcome {
         .on(cpu)
         .spawn(format_args!("reader"), move || {
             let _guard = read();
-            let end = time::now_ns() + 4 * STALL_NS;
+            let end = time::now_ns() + 2 * stall_ns();
             while time::now_ns() < end {
                 core::hint::spin_loop();
             }

@@ -157,13 +157,7 @@ pub fn held_up(cpu: CpuId, hold: Hold) -> Outcome {
 
 fn one(name: &str, way: Way, from: CpuId, cpu: CpuId, hold: Hold) -> Outcome {
     let watch = Arc::new(Watch::default());
-    let reader = {
-        let watch = Arc::clone(&watch);
-        Builder::new()
-            .on(cpu)
-            .spawn(format_args!("reader"), move || hold(&watch))
-    };
-    let reader = kassert_ok!(reader);
+    // First: the section may keep this thread from running.
     let waiter = {
         let watch = Arc::clone(&watch);
         Builder::new()
@@ -178,6 +172,13 @@ fn one(name: &str, way: Way, from: CpuId, cpu: CpuId, hold: Hold) -> Outcome {
             })
     };
     let waiter = kassert_ok!(waiter);
+    let reader = {
+        let watch = Arc::clone(&watch);
+        Builder::new()
+            .on(cpu)
+            .spawn(format_args!("reader"), move || hold(&watch))
+    };
+    let reader = kassert_ok!(reader);
     reader.join();
     waiter.join();
     let early = watch.early.load(Ordering::SeqCst);
