@@ -110,6 +110,11 @@ impl<M: Machine> Rcu<M> {
 
     /// Asks for the grace period of a cookie that was published for `cpu`.
     pub(crate) fn request(&self, number: CpuId, cpu: &Cpu<M>, cookie: Cookie) {
+        // Relaxed: a hint. Nobody is woken for it: whoever makes the grace period knows by the
+        // time that it is over, or within the least time between two.
+        if cpu.pending.load(Order::Relaxed) > self.config.high_mark {
+            self.hurry_until(cookie);
+        }
         match self.tree.request(number.index(), cookie) {
             Request::Wake => self.wake_near(cpu),
             Request::Noted => {}
@@ -117,10 +122,6 @@ impl<M: Machine> Rcu<M> {
                 self.tree.arrows.take(Arrow::CbRipeAtOnce);
                 let _ = cpu.wake();
             }
-        }
-        // Relaxed: a hint.
-        if cpu.pending.load(Order::Relaxed) > self.config.high_mark {
-            self.hurry();
         }
     }
 
