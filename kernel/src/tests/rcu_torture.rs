@@ -4,6 +4,7 @@
 
 use crate::kunit::{self, Ctx, Outcome, kassert, kunit_suite};
 use crate::rcu::torture;
+use crate::time;
 
 kunit_suite! {
     name: "rcu_torture",
@@ -17,9 +18,20 @@ kunit_suite! {
 const FULL_MS: u64 = 100_000;
 const QUICK_MS: u64 = 1_500;
 
+/// How long a run is, in milliseconds. Where instructions are counted, each of the guest's
+/// seconds takes many of ours.
+fn duration_ms(full: u64, quick: u64) -> u64 {
+    let duration = kunit::rounds(full, quick);
+    if time::is_exact() {
+        duration / 4
+    } else {
+        duration
+    }
+}
+
 /// The torture reports what it finds in its own words; they are in the log above.
 fn all_at_once(ctx: &mut Ctx) -> Outcome {
-    let duration = kunit::rounds(FULL_MS, QUICK_MS);
+    let duration = duration_ms(FULL_MS, QUICK_MS);
     let mut options = torture::options(ctx.rng().next_u64() % 1_000_000, duration);
     options.report_ns = 0;
     kassert!(torture::run(options), "the torture failed");
@@ -28,7 +40,7 @@ fn all_at_once(ctx: &mut Ctx) -> Outcome {
 
 /// Without CPUs that go, all of them are busy all the time.
 fn cpus_stay(ctx: &mut Ctx) -> Outcome {
-    let duration = kunit::rounds(FULL_MS / 4, QUICK_MS / 2);
+    let duration = duration_ms(FULL_MS / 4, QUICK_MS / 2);
     let mut options = torture::options(ctx.rng().next_u64() % 1_000_000, duration);
     options.report_ns = 0;
     options.hotplug = false;
