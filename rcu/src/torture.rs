@@ -65,6 +65,10 @@ pub trait Ground<M: Machine>: Send + Sync + 'static {
     /// Takes a CPU off. Whether it went; it is no failure if not. Task context.
     fn offline(&self, cpu: CpuId) -> bool;
 
+    /// Lets another thread run on this CPU, as preemption does: also in a (preemptible)
+    /// section, which may not sleep. Task context.
+    fn preempt(&self);
+
     /// Brings it back. Whether it came; it must. Task context.
     fn online(&self, cpu: CpuId) -> bool;
 

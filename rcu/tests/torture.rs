@@ -6,7 +6,7 @@ use std::{
 };
 
 use platform::{
-    CpuId,
+    CpuId, Platform,
     hosted::{Hosted, Injection, Machine},
 };
 use rcu::{
@@ -37,6 +37,10 @@ impl Ground<Hosted> for World {
     fn line(&self, text: fmt::Arguments<'_>) {
         println!("{text}");
         self.lines.lock().unwrap().push(text.to_string());
+    }
+
+    fn preempt(&self) {
+        Hosted::yield_now();
     }
 
     fn offline(&self, cpu: CpuId) -> bool {

@@ -17,7 +17,7 @@ use rcu::torture::{Ground, Options};
 use spin::Once;
 
 use super::KernelRcu;
-use crate::{boot, exit, hotplug, machine::Kernel, smp, time, timer::Timer};
+use crate::{boot, exit, hotplug, machine::Kernel, sched, smp, time, timer::Timer};
 
 /// The seed where none is given.
 const DEFAULT_SEED: u64 = 1;
@@ -85,6 +85,10 @@ impl Ground<Kernel> for Here {
 
     fn line(&self, text: fmt::Arguments<'_>) {
         crate::println!("{text}");
+    }
+
+    fn preempt(&self) {
+        sched::let_others_run();
     }
 
     fn offline(&self, cpu: CpuId) -> bool {

@@ -187,7 +187,7 @@ impl<M: Machine, G: Ground<M>> Torture<M, G> {
         let preemptible = M::preemptible() && matches!(section, Held::Guard(_) | Held::Nested(..));
         if preemptible && random.one_in(4) {
             if random.one_in(2) {
-                M::yield_now();
+                self.ground.preempt();
             } else {
                 let irqs_off = IrqsOff::<M>::disable();
                 M::resched_here();
