@@ -1,4 +1,4 @@
-//! The step `run`: a CPU starts, and stops. Both sides of its [`Word`](super::word::Word).
+//! The step `run`: a CPU starts, and stops. Both sides of its [`Word`].
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
