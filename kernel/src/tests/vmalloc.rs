@@ -424,7 +424,12 @@ fn freed_in_an_interrupt(_: &mut Ctx) -> Outcome {
         // By the tables: this CPU may have a translation until the flush.
         let gone = wait_for(|| paging::lookup(raw as u64).is_none());
         kassert!(gone, "cpu{cpu}: nobody freed the area");
-        settle();
+        // Who has unmapped it may not yet have put it where `settle` finds it.
+        let forgotten = wait_for(|| {
+            settle();
+            probe::read_u64(raw).is_err()
+        });
+        kassert!(forgotten, "cpu{cpu}: the area can still be read");
         fault_at(raw)?;
     }
     Ok(())
