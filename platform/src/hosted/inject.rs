@@ -102,6 +102,15 @@ impl Drop for Injection {
         self.machine
             .injections
             .change(|handlers| handlers.retain(|other| !Arc::ptr_eq(other, handler)));
+        // A run that is under way on another CPU is waited for, where that can be.
+        let in_task = super::here::try_with(|here| here.may_sleep()) == Some(true);
+        while in_task
+            && Arc::strong_count(handler) > 1
+            && !self.machine.has_failed()
+            && !std::thread::panicking()
+        {
+            super::here::with(Here::relax);
+        }
     }
 }
 
