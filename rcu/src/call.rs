@@ -204,7 +204,6 @@ impl<M: Machine> Rcu<M> {
             // Relaxed: a statistic.
             cpu.invoked.fetch_add(count as u64, Ordering::Relaxed);
             let took = M::now_ns() - start;
-            cpu.longest_ns.fetch_max(took, Ordering::Relaxed);
             if took > self.config.slice_ns {
                 M::yield_now();
                 start = M::now_ns();

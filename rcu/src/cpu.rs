@@ -41,8 +41,6 @@ pub(crate) struct Cpu<M: Machine> {
     pub barrier: barrier::CpuHead<M>,
     pub queued: Statistic,
     pub invoked: Statistic,
-    /// The longest that callbacks were run in a row, in nanoseconds.
-    pub longest_ns: Statistic,
 }
 
 lock_class! {
@@ -77,7 +75,6 @@ impl<M: Machine> Cpu<M> {
             barrier: barrier::CpuHead::new(),
             queued: Statistic::new(0),
             invoked: Statistic::new(0),
-            longest_ns: Statistic::new(0),
         }
     }
 

@@ -50,8 +50,6 @@ pub struct Rcu<M: Machine> {
     pub(crate) waiters: Waiters<M>,
     /// The bits of a cookie: grace periods for callbacks up to it begin at once.
     hurry_until: AtomicU64,
-    /// Somebody wants it once.
-    hurry_once: AtomicBool,
     thread: IrqSpinLock<Option<M::Thread>, M, EngineThread>,
     /// When the thread should have run again, for ticks to look at; `NEVER`: it need not.
     pub(crate) step_due: Statistic,
@@ -130,8 +128,6 @@ impl<M: Machine> Cpus for View<'_, M> {
     }
 
     fn begins(&mut self) {
-        // Relaxed: who wants the next one in a hurry says so again.
-        self.rcu.hurry_once.store(false, Ordering::Relaxed);
         *self.waiting = self.rcu.waiters.take();
     }
 }
@@ -163,7 +159,6 @@ impl<M: Machine> Rcu<M> {
             }),
             waiters: Waiters::new(),
             hurry_until: AtomicU64::new(Cookie::COMPLETED.to_bits()),
-            hurry_once: AtomicBool::new(false),
             thread: IrqSpinLock::new(None),
             step_due: Statistic::new(NEVER),
             stopping: AtomicBool::new(false),
@@ -202,8 +197,7 @@ impl<M: Machine> Rcu<M> {
     /// A grace period that somebody has asked for begins now, and not when the least time
     /// between two has passed. Any context but NMI.
     pub fn hurry(&self) {
-        // Relaxed: what is asked for is known by the tree; the wake-up comes after this.
-        self.hurry_once.store(true, Ordering::Relaxed);
+        self.hurry_until(self.tree.snap());
         self.wake();
     }
 
@@ -258,9 +252,9 @@ impl<M: Machine> Rcu<M> {
         if !self.tree.is_requested() {
             return Wanted::Nothing;
         }
-        // Relaxed: who sets one of them wakes the thread afterwards.
+        // Relaxed: who sets it wakes somebody afterwards.
         let until = Cookie::from_bits(self.hurry_until.load(Ordering::Relaxed));
-        if !until.is_done(self.tree.seq()) || self.hurry_once.load(Ordering::Relaxed) {
+        if !until.is_done(self.tree.seq()) {
             Wanted::Now
         } else {
             Wanted::Soon
