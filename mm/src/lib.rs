@@ -9,6 +9,7 @@
 //! - [`debug`], [`poison`], [`owner`], [`fault`]: what can be switched on to find misuse
 //! - [`report`]: what is said of it
 //! - [`percpu`]: memory of which every CPU has its own
+//! - [`slab`]: caches of objects
 //! - [`vmalloc`]: memory that is adjacent only in the address space
 //! - [`text`]: what there is, in the formats of Linux's `/proc`
 //! - [`machine`]: what a machine must offer
@@ -43,6 +44,7 @@ pub mod poison;
 pub mod reclaim;
 pub mod region;
 pub mod report;
+pub mod slab;
 pub mod text;
 pub mod vmalloc;
 pub mod zone;

@@ -1,0 +1,115 @@
+//! A cache: [`KmemCache`].
+
+use core::ptr::NonNull;
+
+use platform::{
+    MAX_NODES, NodeId,
+    percpu::PerCpu,
+    sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
+};
+
+use super::{
+    Machine, Slabs, layout::ObjectLayout, name::Name, node::Node, percpu::CpuSlab,
+    spec::Constructor, spec::Flags,
+};
+
+bitflags::bitflags! {
+    /// What an allocation or free has to do beyond a push or a pop: bits of [`KmemCache::hooks`]. One
+    /// look at the word finds that there is nothing, which is the fast path.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Hooks: u32 {
+        /// Objects of other nodes may come: frees look whose the object is. On all caches of machines with
+        /// several nodes.
+        const NUMA = 1 << 0;
+        /// Objects are zeroed when they are freed.
+        const ZERO_ON_FREE = 1 << 1;
+        /// Objects are zeroed when they are allocated.
+        const ZERO_ON_ALLOC = 1 << 2;
+        /// Allocations may be made to fail.
+        const FAULTS = 1 << 3;
+        /// Allocations are accounted to their call sites.
+        const PROFILE = 1 << 4;
+        /// A debug cache: it has no sheaves, so this only shows in slow paths.
+        const DEBUG = 1 << 5;
+        /// The cache is going, or gone: nothing goes into sheaves any more.
+        const DYING = 1 << 6;
+    }
+}
+
+/// A cache of objects of one kind: Linux's `struct kmem_cache`. Its functions are in the files of
+/// what they do ([`alloc`](super), `free`, `bulk`, `prefill`, `nolock`, `refill`, `flush`, `grow`,
+/// `shrink`).
+#[repr(C)]
+pub struct KmemCache<M: Machine> {
+    // What the fast path reads; nothing here changes often.
+    pub(crate) cpus: PerCpu<CpuSlab<M>, M>,
+    /// [`Hooks`]. Relaxed: a switch takes effect soon.
+    pub(crate) hooks: AtomicU32,
+    /// Objects of a sheaf; 0: the cache has no sheaves (yet).
+    pub(crate) sheaf_capacity: AtomicU32,
+    pub(crate) layout: ObjectLayout,
+    pub(crate) flags: Flags,
+    pub(crate) constructor: Option<Constructor>,
+    pub(crate) slabs: NonNull<Slabs<M>>,
+    /// By the node's number; null: the machine has no such node, or the node no memory.
+    pub(crate) nodes: [AtomicPtr<Node<M>>; MAX_NODES],
+    /// Empty slabs that each node keeps; more go back to the page allocator.
+    pub(crate) min_partial: AtomicU32,
+    /// In per cent: how readily an allocation takes a partial slab of another node before a fresh slab.
+    pub(crate) remote_node_defrag_ratio: AtomicU32,
+    /// What links are mixed with, with hardening; else 0.
+    pub(crate) secret: u64,
+    /// Tells caches of one name apart, and is never used again.
+    pub(crate) id: u64,
+    /// The name it was created with; merged caches have further ones (the registry has them).
+    pub(crate) name: Name,
+    pub(crate) usercopy: (u32, u32),
+    /// Frees that wait to be made, by [`nolock`](super) frees: also queued ones that are being made.
+    pub(crate) deferred: AtomicU64,
+    #[cfg(feature = "slab_stats")]
+    pub(crate) stats: PerCpu<[AtomicU64; super::stats::STATS], M>,
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// The allocator that it belongs to.
+    #[inline(always)]
+    pub fn slabs(&self) -> &Slabs<M> {
+        // SAFETY: caches live no longer than their allocator.
+        unsafe { self.slabs.as_ref() }
+    }
+
+    /// Its part on a node; `None`: no memory there.
+    #[inline(always)]
+    pub(crate) fn node(&self, node: NodeId) -> Option<&Node<M>> {
+        // Acquire pairs with the Release with which creation published it.
+        let node = self.nodes[node.index()].load(Ordering::Acquire);
+        // SAFETY: it lives as long as the cache.
+        unsafe { node.as_ref() }
+    }
+
+    /// Its parts on all nodes with memory.
+    pub(crate) fn all_nodes(&self) -> impl Iterator<Item = &Node<M>> {
+        (0..MAX_NODES).filter_map(|index| self.node(NodeId::from_index(index)?))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// How its objects lie.
+    pub fn layout(&self) -> &ObjectLayout {
+        &self.layout
+    }
+
+    /// How it is.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// What must be done beyond a push or a pop.
+    #[inline(always)]
+    pub(crate) fn hooks(&self) -> Hooks {
+        Hooks::from_bits_retain(self.hooks.load(Ordering::Relaxed))
+    }
+}
