@@ -26,6 +26,9 @@ bitflags::bitflags! {
         const NOLOCK = 1 << 5;
         /// From below 4 GiB.
         const DMA32 = 1 << 6;
+        /// For a sheaf of a cache: so that nothing recurses, the allocation makes no sheaf
+        /// itself. The page allocator takes no notice of it.
+        const NO_SHEAF = 1 << 7;
 
         /// For threads that may sleep.
         const KERNEL = Self::RECLAIM.bits();

@@ -2,15 +2,25 @@
 //!
 //! The design, with all states and who moves between them, is in `docs/slab.md`.
 
+mod alloc;
+pub mod arrows;
 mod barn;
+mod bulk;
 mod cache;
+mod deferred;
+mod free;
+mod hooks;
 pub mod layout;
 mod machine;
 pub mod name;
 mod node;
+mod nolock;
+mod offline;
 mod page;
 mod percpu;
+mod prefill;
 pub mod sheaf;
+mod shrink;
 pub mod spec;
 pub mod stats;
 pub mod word;
@@ -23,6 +33,7 @@ use rcu::Rcu;
 pub use cache::{Hooks, KmemCache};
 pub use machine::{Machine, Mode};
 pub use page::{Place, Slab};
+pub use prefill::Prefilled;
 pub use spec::{Constructor, Flags, Spec};
 
 use crate::Mm;
@@ -32,6 +43,9 @@ pub struct Slabs<M: Machine> {
     mm: NonNull<Mm<M>>,
     /// Null until the machine has an engine.
     rcu: AtomicPtr<Rcu<M>>,
+    pub(crate) arrows: arrows::Arrows,
+    /// `deferred::Deferred::new(*mm.frames())`.
+    pub(crate) deferred: deferred::Deferred<M>,
 }
 
 // SAFETY: all of it is shared between CPUs by the protocols of its parts.

@@ -39,3 +39,13 @@ pub(crate) struct Barn<M: Machine> {
     /// How often the lock was taken, and had to be waited for.
     pub contention: Contention,
 }
+
+impl<M: Machine> Barn<M> {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            sheaves: IrqSpinLock::new(Sheaves::default()),
+            contention: Contention::default(),
+        }
+    }
+}

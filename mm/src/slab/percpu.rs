@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use platform::{lock::LocalLock, lock_class};
+use platform::{NodeId, lock::LocalLock, lock_class};
 
 use super::{Machine, sheaf::Sheaf};
 
@@ -30,6 +30,22 @@ pub(crate) struct CpuSlab<M: Machine> {
     pub sheaves: LocalLock<CpuSheaves, M, SheavesLock>,
     /// The zones of the node whose memory is the CPU's own, as [`zone_pair`] of a frame says.
     pub home: u32,
+}
+
+impl<M: Machine> CpuSlab<M> {
+    /// That of a CPU whose own memory is that of `home` ([`Mm::nearest_memory`](crate::Mm::nearest_memory)
+    /// of its node): without sheaves.
+    pub fn new(home: NodeId) -> Self {
+        let sheaves = CpuSheaves {
+            main: Sheaf::nothing(),
+            spare: None,
+            rcu_free: None,
+        };
+        Self {
+            sheaves: LocalLock::new(sheaves),
+            home: home.index() as u32,
+        }
+    }
 }
 
 /// Which node a frame is of, for comparison with [`CpuSlab::home`].

@@ -29,6 +29,12 @@ impl Sheaf {
         next: None,
     };
 
+    /// The permanent empty one. Nothing is ever written to it; it is told by its capacity, 0.
+    #[inline(always)]
+    pub const fn nothing() -> NonNull<Self> {
+        const { NonNull::from_ref(&Self::NOTHING) }
+    }
+
     /// Bytes of one for `capacity` objects.
     pub const fn bytes(capacity: u32) -> usize {
         size_of::<Self>() + capacity as usize * size_of::<NonNull<u8>>()
@@ -108,4 +114,9 @@ impl Sheaf {
             core::slice::from_raw_parts(Self::objects(this).as_ptr(), this.as_ref().len as usize)
         }
     }
+}
+
+/// Objects of a sheaf of a cache whose objects have this size.
+pub const fn capacity_for(size: usize) -> u32 {
+    if size >= 4096 { 4 } else { 28 }
 }

@@ -2,6 +2,10 @@
 
 use core::sync::atomic::AtomicU64;
 
+use platform::CpuId;
+
+use super::{KmemCache, Machine};
+
 /// What is counted (`/sys/kernel/slab/<cache>/<name>`), in builds with statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -57,4 +61,49 @@ pub struct Contention {
     pub taken: AtomicU64,
     /// Those that found the lock held.
     pub contended: AtomicU64,
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// Counts. Nothing at all without the feature `slab_stats`. Any context.
+    #[inline(always)]
+    pub(crate) fn count(&self, stat: Stat) {
+        self.count_many(stat, 1);
+    }
+
+    /// Counts `by` of them.
+    #[inline(always)]
+    pub(crate) fn count_many(&self, stat: Stat, by: usize) {
+        #[cfg(feature = "slab_stats")]
+        {
+            let addr = self.stats.addr().0 + stat as usize * size_of::<AtomicU64>();
+            // SAFETY: a word of this cache's statistics, which other CPUs only read.
+            unsafe { M::percpu_add(platform::PerCpuAddr(addr), by as u64) };
+        }
+        #[cfg(not(feature = "slab_stats"))]
+        let _ = (stat, by);
+    }
+
+    /// What was counted, on all CPUs; 0 without the feature `slab_stats`. Any context.
+    pub fn stat(&self, stat: Stat) -> u64 {
+        M::possible_cpus()
+            .iter()
+            .map(|cpu| self.stat_on(stat, cpu))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// What was counted on one CPU. Any context.
+    ///
+    /// # Panics
+    ///
+    /// If `cpu` can never run.
+    pub fn stat_on(&self, stat: Stat, cpu: CpuId) -> u64 {
+        #[cfg(feature = "slab_stats")]
+        // Relaxed: a statistic.
+        return self.stats.on(cpu)[stat as usize].load(core::sync::atomic::Ordering::Relaxed);
+        #[cfg(not(feature = "slab_stats"))]
+        {
+            let _ = (stat, cpu);
+            0
+        }
+    }
 }
