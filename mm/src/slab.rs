@@ -7,6 +7,7 @@ pub mod arrows;
 mod barn;
 mod bulk;
 mod cache;
+pub mod debug;
 mod deferred;
 mod free;
 mod hooks;
@@ -46,6 +47,8 @@ pub struct Slabs<M: Machine> {
     pub(crate) arrows: arrows::Arrows,
     /// `deferred::Deferred::new(*mm.frames())`.
     pub(crate) deferred: deferred::Deferred<M>,
+    /// `debug::Switches::new()`.
+    pub(crate) debug: debug::Switches<M>,
 }
 
 // SAFETY: all of it is shared between CPUs by the protocols of its parts.

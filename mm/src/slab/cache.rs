@@ -66,6 +66,8 @@ pub struct KmemCache<M: Machine> {
     pub(crate) usercopy: (u32, u32),
     /// Frees that wait to be made, by [`nolock`](super) frees: also queued ones that are being made.
     pub(crate) deferred: AtomicU64,
+    /// `CacheDebug::new()`.
+    pub(crate) debug: super::debug::CacheDebug,
     #[cfg(feature = "slab_stats")]
     pub(crate) stats: PerCpu<[AtomicU64; super::stats::STATS], M>,
 }

@@ -1,0 +1,1 @@
+//! `slub_debug=`: which caches are debug caches, as the command line says.
