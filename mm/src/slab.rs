@@ -5,14 +5,21 @@
 mod alloc;
 pub mod arrows;
 mod barn;
+mod boot;
 mod bulk;
 mod cache;
+mod create;
 pub mod debug;
 mod deferred;
+mod destroy;
 mod free;
+pub mod global;
 mod hooks;
+pub mod kmalloc;
+mod late;
 pub mod layout;
 mod machine;
+mod merge;
 pub mod name;
 mod node;
 mod nolock;
@@ -20,26 +27,40 @@ mod offline;
 mod page;
 mod percpu;
 mod prefill;
+mod registry;
 pub mod sheaf;
 mod shrink;
 pub mod spec;
 pub mod stats;
+pub mod typed;
 pub mod word;
 
-use core::ptr::NonNull;
+use core::{cell::UnsafeCell, ptr::NonNull};
 
 use platform::sync::{AtomicPtr, Ordering};
 use rcu::Rcu;
 
+pub use boot::NoStart;
 pub use cache::{Hooks, KmemCache};
+pub use create::CreateError;
+pub use destroy::Leaked;
+pub use kmalloc::ZERO_SIZE;
 pub use machine::{Machine, Mode};
 pub use page::{Place, Slab};
 pub use prefill::Prefilled;
+pub use registry::{Alias, Caches};
 pub use spec::{Constructor, Flags, Spec};
+pub use typed::{Cache, SlabBox};
 
+use self::{boot::BootCaches, kmalloc::KmallocCaches, registry::Registry, sheaf::Sheaf};
 use crate::Mm;
 
 /// The slab allocator of a machine: all its caches.
+///
+/// # Invariants
+///
+/// From [`start`](Self::start) on it stays where it is, the boot and kmalloc caches live, and
+/// nothing of it moves.
 pub struct Slabs<M: Machine> {
     mm: NonNull<Mm<M>>,
     /// Null until the machine has an engine.
@@ -49,6 +70,14 @@ pub struct Slabs<M: Machine> {
     pub(crate) deferred: deferred::Deferred<M>,
     /// `debug::Switches::new()`.
     pub(crate) debug: debug::Switches<M>,
+    /// The permanent empty sheaf: of capacity 0, only ever read.
+    nothing: UnsafeCell<Sheaf>,
+    /// All caches there are.
+    registry: Registry<M>,
+    /// The caches that caches are made of.
+    boot: BootCaches<M>,
+    /// The kmalloc caches.
+    kmalloc: KmallocCaches<M>,
 }
 
 // SAFETY: all of it is shared between CPUs by the protocols of its parts.
@@ -62,6 +91,13 @@ impl<M: Machine> Slabs<M> {
     pub fn mm(&self) -> &Mm<M> {
         // SAFETY: `new` was promised that it outlives this.
         unsafe { self.mm.as_ref() }
+    }
+
+    /// What a CPU has as its main sheaf that has none: see [`sheaf`].
+    #[inline(always)]
+    pub(crate) fn nothing(&self) -> NonNull<Sheaf> {
+        // SAFETY: the address of a field.
+        unsafe { NonNull::new_unchecked(self.nothing.get()) }
     }
 
     /// The engine of RCU, once there is one.

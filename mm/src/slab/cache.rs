@@ -9,7 +9,7 @@ use platform::{
 };
 
 use super::{
-    Machine, Slabs, layout::ObjectLayout, name::Name, node::Node, percpu::CpuSlab,
+    Alias, Machine, Slabs, layout::ObjectLayout, name::Name, node::Node, percpu::CpuSlab,
     spec::Constructor, spec::Flags,
 };
 
@@ -64,6 +64,12 @@ pub struct KmemCache<M: Machine> {
     /// The name it was created with; merged caches have further ones (the registry has them).
     pub(crate) name: Name,
     pub(crate) usercopy: (u32, u32),
+    /// The next older cache of the [registry](super::registry).
+    pub(crate) older: AtomicPtr<Self>,
+    /// Its further names, the newest.
+    pub(crate) aliases: AtomicPtr<Alias>,
+    /// Those who keep the descriptor; see [`late`](super::late).
+    pub(crate) holders: AtomicU64,
     /// Frees that wait to be made, by [`nolock`](super) frees: also queued ones that are being made.
     pub(crate) deferred: AtomicU64,
     /// `CacheDebug::new()`.

@@ -1,0 +1,1 @@
+//! Which caches can be one.
