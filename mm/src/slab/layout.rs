@@ -9,7 +9,7 @@
 //! | the object | what callers have |
 //! | right red zone | with RED_ZONE: at least a word |
 //! | link | behind the object where it may not lie in it (constructor, TYPESAFE_BY_RCU, POISON, RED_ZONE of a small object) |
-//! | tracks | with STORE_USER: who allocated and who freed |
+//! | what debugging keeps | with any debug flag ([`bytes_behind`](super::debug::info::bytes_behind)): a state word; with STORE_USER who allocated and who freed |
 //! | padding | up to the alignment |
 
 use super::spec::Flags;
@@ -29,7 +29,8 @@ pub struct ObjectLayout {
     pub link: u32,
     /// Bytes of the left red zone; the object's beginning is so far from its place's.
     pub red_left: u32,
-    /// Where the tracks lie, from the object's beginning; 0: there are none.
+    /// Where what debugging keeps of an object lies, from the object's beginning, a multiple of 8; 0:
+    /// nothing is kept.
     pub tracks: u32,
     /// The order of slabs, and how many objects they have.
     pub order: u8,
