@@ -12,12 +12,17 @@ mod create;
 pub mod debug;
 mod deferred;
 mod destroy;
+mod discard;
+mod flush;
 mod free;
+pub mod freelist;
 pub mod global;
+mod grow;
 mod hooks;
 pub mod kmalloc;
 mod late;
 pub mod layout;
+mod list;
 mod machine;
 mod merge;
 pub mod name;
@@ -27,9 +32,11 @@ mod offline;
 mod page;
 mod percpu;
 mod prefill;
+mod refill;
 mod registry;
 pub mod sheaf;
 mod shrink;
+mod single;
 pub mod spec;
 pub mod stats;
 pub mod typed;
@@ -65,6 +72,8 @@ pub struct Slabs<M: Machine> {
     mm: NonNull<Mm<M>>,
     /// Null until the machine has an engine.
     rcu: AtomicPtr<Rcu<M>>,
+    /// Slabs that wait for a grace period, before there is an engine: `Default::default()`.
+    pub(crate) early_discards: discard::EarlyDiscards<M>,
     pub(crate) arrows: arrows::Arrows,
     /// `deferred::Deferred::new(*mm.frames())`.
     pub(crate) deferred: deferred::Deferred<M>,

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use platform::{
-    MAX_NODES, NodeId,
+    MAX_NODES, NodeId, NodeMask,
     percpu::PerCpu,
     sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
 };
@@ -98,6 +98,21 @@ impl<M: Machine> KmemCache<M> {
     /// Its parts on all nodes with memory.
     pub(crate) fn all_nodes(&self) -> impl Iterator<Item = &Node<M>> {
         (0..MAX_NODES).filter_map(|index| self.node(NodeId::from_index(index)?))
+    }
+
+    /// Its parts on nodes with memory, by distance from `node`, itself first.
+    pub(crate) fn nodes_from(&self, node: NodeId) -> impl Iterator<Item = &Node<M>> {
+        // Two zones a node follow each other there, with another node's between them at times.
+        let mut seen = NodeMask::EMPTY;
+        let zones = self.slabs().mm().fallback(node).iter();
+        zones.filter_map(move |zone| {
+            let node = zone.node();
+            if seen.contains(node) {
+                return None;
+            }
+            seen = seen.with(node);
+            self.node(node)
+        })
     }
 
     /// Its name.

@@ -1,27 +1,18 @@
 //! What a cache has of each node: slabs with free objects, counts, and the barn.
 
-use core::ptr::NonNull;
+use platform::{
+    NodeId,
+    lock::{IrqSpinGuard, IrqSpinLock},
+    lock_class,
+    sync::AtomicU64,
+};
 
-use platform::{NodeId, lock::IrqSpinLock, lock_class, sync::AtomicU64};
-
-use super::{Machine, barn::Barn, stats::Contention};
-use crate::frame::Frame;
+use super::{Machine, Mode, barn::Barn, list::SlabList, stats::Contention};
 
 lock_class! {
     /// A node's slabs of a cache.
     pub struct ListLock = ("slab list", 83);
 }
-
-/// A doubly linked list of slabs, through [`Frame::links`] (addresses of frames; 0: the end).
-#[derive(Debug, Default)]
-pub(crate) struct SlabList {
-    pub first: Option<NonNull<Frame>>,
-    pub last: Option<NonNull<Frame>>,
-    pub len: usize,
-}
-
-// SAFETY: the links of listed slabs belong to who owns the list.
-unsafe impl Send for SlabList {}
 
 /// What the list lock protects.
 #[derive(Debug, Default)]
@@ -31,6 +22,9 @@ pub(crate) struct Lists {
     /// (Debug caches) slabs without.
     pub full: SlabList,
 }
+
+/// That the list lock is held.
+pub(crate) type ListGuard<'a, M> = IrqSpinGuard<'a, Lists, M, ListLock>;
 
 /// A cache's part on a node: Linux's `kmem_cache_node`.
 pub(crate) struct Node<M: Machine> {
@@ -45,4 +39,28 @@ pub(crate) struct Node<M: Machine> {
     /// Slabs that wait for a grace period; not in `slabs` any more.
     pub waiting: AtomicU64,
     pub barn: Barn<M>,
+}
+
+impl<M: Machine> Node<M> {
+    /// A node without slabs.
+    pub fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            lists: IrqSpinLock::new(Lists::default()),
+            contention: Contention::default(),
+            slabs: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            barn: Barn::new(),
+        }
+    }
+}
+
+impl<M: Machine> Node<M> {
+    /// Takes the list lock, and counts that; `None`: it is taken, and `mode` does not wait.
+    #[track_caller]
+    pub fn lock(&self, mode: Mode) -> Option<ListGuard<'_, M>> {
+        let _ = mode;
+        panic!("not written yet")
+    }
 }

@@ -5,7 +5,7 @@
 //! | `owner` | the cache ([`KmemCache`]); written before the slab is published, for its whole life |
 //! | `pair[0]` | the [freelist word](super::word) |
 //! | `pair[1]` | what debugging keeps with the slab (0: nothing) |
-//! | `tag` | where the slab is ([`Place`]); changes under its node's list lock |
+//! | `tag` | where the slab is, if the word does not say it ([`Place`]); changes under its node's list lock |
 //! | `links` | its neighbours on the node's list, under that lock; later the first two words of the RCU head of a slab that waits for a grace period |
 //! | `extra` | the third word of that head, in builds that have one; the records of allocation profiling otherwise |
 
@@ -19,42 +19,28 @@ use crate::{
     frame::{Frame, FrameMap, PAGE_SHIFT, PAGE_SIZE, Pfn, State, Use},
 };
 
-/// Where a slab is. The word says how many objects are free; this says who may change that the slab
-/// is on a list, and stands in `tag`.
+/// Where a slab is. The [word](super::word) says whether it is on the list of partial slabs; `tag`
+/// says the rest, and is written under the list lock, or while nobody else knows the slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Place {
-    /// On no list: no object is free, or whoever frees the first one is about to put it on its list.
+    /// On no list, without free objects; or in the hands of who makes it.
     Full = 0,
-    /// On its node's list of partial slabs.
+    /// On its node's list of partial slabs: with free objects, but for moments in which
+    /// somebody refills from it.
     Partial = 1,
-    /// Taken off that list by who refills from it, and still with free objects.
-    Isolated = 2,
     /// (Debug caches) on its node's list of full slabs.
-    DebugFull = 3,
+    DebugFull = 2,
     /// Empty, and waiting for a grace period.
-    WaitsForRcu = 4,
+    WaitsForRcu = 3,
 }
 
 impl Place {
-    /// From the number in `tag`.
-    pub const fn from_tag(tag: u32) -> Option<Self> {
-        Some(match tag {
-            0 => Self::Full,
-            1 => Self::Partial,
-            2 => Self::Isolated,
-            3 => Self::DebugFull,
-            4 => Self::WaitsForRcu,
-            _ => return None,
-        })
-    }
-
     /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Partial => "partial",
-            Self::Isolated => "isolated",
             Self::DebugFull => "full (debug)",
             Self::WaitsForRcu => "waiting for RCU",
         }
@@ -90,6 +76,16 @@ impl<M: Machine> Slab<M> {
     pub unsafe fn at(map: FrameMap<M::Layout>, pfn: Pfn) -> Self {
         // SAFETY: a frame of the machine's memory.
         let frame = NonNull::from(unsafe { map.at(pfn) });
+        Self { frame, map }
+    }
+
+    /// The slab whose head has this descriptor.
+    ///
+    /// # Safety
+    ///
+    /// As for [`at`](Self::at).
+    #[inline(always)]
+    pub(crate) unsafe fn of_frame(map: FrameMap<M::Layout>, frame: NonNull<Frame>) -> Self {
         Self { frame, map }
     }
 
@@ -167,10 +163,15 @@ impl<M: Machine> Slab<M> {
     /// Where it is. True under its node's list lock.
     pub fn place(&self) -> Place {
         // Relaxed: under the list lock, or a glance.
-        Place::from_tag(self.frame().tag.load(Ordering::Relaxed)).unwrap_or(Place::Full)
+        match self.frame().tag.load(Ordering::Relaxed) {
+            tag if tag == Place::DebugFull as u32 => Place::DebugFull,
+            tag if tag == Place::WaitsForRcu as u32 => Place::WaitsForRcu,
+            _ if self.freelist().load().is_listed() => Place::Partial,
+            _ => Place::Full,
+        }
     }
 
-    /// Notes where it is, under its node's list lock.
+    /// Notes that it is, or is not, where the word does not say; under its node's list lock.
     pub(crate) fn set_place(&self, place: Place) {
         self.frame().tag.store(place as u32, Ordering::Relaxed);
     }

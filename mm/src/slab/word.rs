@@ -1,94 +1,89 @@
-//! The freelist word of a slab: which objects are free, and how many are not.
+//! The freelist word of a slab: which objects are free, how many are not, and whether the slab
+//! is listed.
 //!
 //! One 64-bit word in the slab's [frame](crate::Frame):
 //!
 //! | bits | what |
 //! |---|---|
-//! | 0..20 | the *head*: where the first free object is, in units of 8 bytes from the slab's beginning; all ones: none is free |
-//! | 20..36 | *in use*: objects that are not on the freelist (allocated, in sheaves, deferred) |
-//! | 36..52 | *objects*: how many the slab has; never changes |
+//! | 0..16 | the *head*: the index of the first free object; all ones: none is free |
+//! | 16..32 | *in use*: objects that are not on the freelist (allocated, in sheaves, deferred) |
+//! | 32..48 | *objects*: how many the slab has; never changes |
+//! | 48 | *listed*: the slab is on its node's list of partial slabs |
 //!
 //! The other free objects follow from the first one by links that lie in the objects
 //! ([`freelist`](super::freelist)).
 //!
-//! # The two moves
+//! # The moves
 //!
 //! | move | who | how |
 //! |---|---|---|
-//! | [`push`](FreelistWord::push) of a chain | whoever owns its objects, from any CPU and any context | links the chain's tail to the head that was read, then compare-and-exchange (Release on success) |
-//! | [`take_all`](FreelistWord::take_all) | who took the slab off its node's list, or holds that list's lock | compare-and-exchange to *none free, all in use* (Acquire) |
+//! | [`push`](FreelistWord::push) of a chain | whoever owns its objects, from any CPU and any context; on a slab that is not listed, or if nothing stays in use, only with its node's list lock | links the chain's tail to the head that was read, then compare-and-exchange (Release on success) |
+//! | [`take`](FreelistWord::take) of all that is free | who owns objects of the slab, or holds the list lock | compare-and-exchange to *none free, all in use* (Acquire) |
+//! | *listed* changes | who holds the list lock, with a push or a take | the same exchange |
 //!
 //! Nothing walks the links while the word may change, so a head that was read, taken, and came
 //! back (ABA) does no harm: a push links to what is the head at the moment of its exchange,
-//! and *take all* takes what hangs there then. Links and contents that a pusher wrote before
+//! and a take gets what hangs there then. Links and contents that a pusher wrote before
 //! (Release) are seen by who takes (Acquire); a push between them is a read-modify-write and
 //! continues the release sequence.
+//!
+//! # Why the word says *listed*
+//!
+//! A free must take the list lock when the slab is on no list, and only then (or when it leaves
+//! the slab empty). A bit in the word decides that by the very exchange that frees: a
+//! push on a word that says *listed* cannot succeed on a slab that has left its list meanwhile.
+//! It also lets who refills take a part of a slab's objects, and leave the slab on
+//! its list without any for a moment: what is too much goes back by a plain push.
 //!
 //! # Why 64 bits
 //!
 //! Linux keeps a pointer and counters, 128 bits, and needs `cmpxchg16b`, or a bit lock where the
-//! processor lacks it. A slab has at most 4 MiB and objects are aligned to 8 bytes, so
-//! 20 bits name a free object, and all fits into one ordinary word: no processor lacks the
+//! processor lacks it. A slab has at most 32767 objects, so
+//! an index of 16 bits names a free object, and all fits into one ordinary word: no processor lacks the
 //! instruction, there is no second protocol to test, the exchange is inlined, and the model
-//! checker runs the very word (`mm/model/tests/freelist.rs`).
+//! checker runs the very word (`mm/model/tests/freelist.rs`). An index, unlike an address or an offset, also
+//! names an object whenever it is small enough: one comparison checks a link.
 
 use core::fmt;
 
 use platform::sync::{AtomicU64, Ordering};
 
-/// Where a free object is: 8-byte units from its slab's beginning.
+/// A free object, by its index in its slab; or none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Link(u32);
+pub struct Link(u16);
 
-/// Bits of a [`Link`].
-const LINK_BITS: u32 = 20;
-/// Bits of each count.
-const COUNT_BITS: u32 = 16;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-const IN_USE: u32 = LINK_BITS;
-const OBJECTS: u32 = LINK_BITS + COUNT_BITS;
+/// Bits of each part.
+const BITS: u32 = 16;
+const MASK: u64 = (1 << BITS) - 1;
+const IN_USE: u32 = BITS;
+const OBJECTS: u32 = 2 * BITS;
+const LISTED: u64 = 1 << (3 * BITS);
 
 /// The most objects that a slab may have, as in Linux.
 pub const MAX_OBJECTS: usize = 32767;
 
 impl Link {
     /// There is none: the end of a chain.
-    pub const NONE: Self = Self((1 << LINK_BITS) - 1);
+    pub const NONE: Self = Self(u16::MAX);
 
-    /// The object that begins `offset` bytes into its slab: a multiple of 8, below 4 MiB.
+    /// The object of this index, which is below [`MAX_OBJECTS`].
     #[inline(always)]
-    pub const fn of_offset(offset: usize) -> Self {
-        debug_assert!(offset.is_multiple_of(8) && offset < 4 << 20);
-        Self((offset >> 3) as u32)
+    pub const fn of_index(index: usize) -> Self {
+        debug_assert!(index < MAX_OBJECTS);
+        Self(index as u16)
     }
 
-    /// Where it begins, in bytes; not for [`NONE`](Self::NONE).
+    /// Its index; not for [`NONE`](Self::NONE).
     #[inline(always)]
-    pub const fn offset(self) -> usize {
-        (self.0 as usize) << 3
+    pub const fn index(self) -> usize {
+        self.0 as usize
     }
 
     /// Whether it is [`NONE`](Self::NONE).
     #[inline(always)]
     pub const fn is_none(self) -> bool {
         self.0 == Self::NONE.0
-    }
-
-    /// As a number of [`Self::BITS`] bits.
-    #[inline(always)]
-    pub const fn to_bits(self) -> u32 {
-        self.0
-    }
-
-    /// From [`to_bits`](Self::to_bits); `None` if there are more bits than a link has.
-    #[inline(always)]
-    pub const fn from_bits(bits: u64) -> Option<Self> {
-        if bits < 1 << LINK_BITS {
-            Some(Self(bits as u32))
-        } else {
-            None
-        }
     }
 }
 
@@ -97,7 +92,7 @@ impl fmt::Debug for Link {
         if self.is_none() {
             f.write_str("none")
         } else {
-            write!(f, "+{:#x}", self.offset())
+            write!(f, "#{}", self.0)
         }
     }
 }
@@ -108,7 +103,7 @@ impl fmt::Debug for Link {
 pub struct Freelist(u64);
 
 impl Freelist {
-    /// A freelist.
+    /// A freelist of a slab that is on no list.
     #[inline(always)]
     pub const fn new(head: Link, in_use: usize, objects: usize) -> Self {
         Self(head.0 as u64 | (in_use as u64) << IN_USE | (objects as u64) << OBJECTS)
@@ -117,19 +112,19 @@ impl Freelist {
     /// The first free object.
     #[inline(always)]
     pub const fn head(self) -> Link {
-        Link((self.0 & ((1 << LINK_BITS) - 1)) as u32)
+        Link((self.0 & MASK) as u16)
     }
 
     /// Objects that are not free.
     #[inline(always)]
     pub const fn in_use(self) -> usize {
-        (self.0 >> IN_USE & COUNT_MASK) as usize
+        (self.0 >> IN_USE & MASK) as usize
     }
 
     /// Objects that the slab has.
     #[inline(always)]
     pub const fn objects(self) -> usize {
-        (self.0 >> OBJECTS & COUNT_MASK) as usize
+        (self.0 >> OBJECTS & MASK) as usize
     }
 
     /// Objects that are free.
@@ -150,18 +145,37 @@ impl Freelist {
         self.in_use() == 0
     }
 
+    /// The slab is on its node's list of partial slabs.
+    #[inline(always)]
+    pub const fn is_listed(self) -> bool {
+        self.0 & LISTED != 0
+    }
+
+    /// The same, listed or not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_listed(self, listed: bool) -> Self {
+        if listed {
+            Self(self.0 | LISTED)
+        } else {
+            Self(self.0 & !LISTED)
+        }
+    }
+
     /// The word after all was taken.
     #[inline(always)]
     #[must_use]
     pub const fn taken(self) -> Self {
-        Self::new(Link::NONE, self.objects(), self.objects())
+        let objects = self.0 >> OBJECTS & MASK;
+        Self(self.0 & LISTED | objects << OBJECTS | objects << IN_USE | Link::NONE.0 as u64)
     }
 
     /// The word after a chain of `count` objects that begins at `head` was pushed.
     #[inline(always)]
     #[must_use]
     pub const fn pushed(self, head: Link, count: usize) -> Self {
-        Self::new(head, self.in_use() - count, self.objects())
+        debug_assert!(count <= self.in_use());
+        Self((self.0 & !MASK | head.0 as u64) - ((count as u64) << IN_USE))
     }
 
     /// As an integer.
@@ -172,9 +186,10 @@ impl Freelist {
 
 impl fmt::Debug for Freelist {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = if self.is_listed() { ", listed" } else { "" };
         write!(
             f,
-            "{} of {} in use, free from {:?}",
+            "{} of {} in use, free from {:?}{listed}",
             self.in_use(),
             self.objects(),
             self.head()
@@ -207,25 +222,28 @@ impl FreelistWord {
         Freelist(self.0.load(Ordering::Relaxed))
     }
 
-    /// Sets the word of a slab that nobody else knows of yet.
+    /// Sets the word of a slab that nobody else knows of.
     pub fn set(&self, freelist: Freelist) {
-        // Relaxed: the slab is published by its list's lock, or its objects by whoever hands them out.
+        // Relaxed: the slab is published by its list's lock.
         self.0.store(freelist.0, Ordering::Relaxed);
     }
 
     /// Takes all free objects: what the word said before, from whose head on the chain is the
-    /// caller's. The caller took the slab off its list, or holds the list's lock.
-    #[inline]
-    pub fn take_all(&self) -> Freelist {
+    /// caller's. `listed` says, by what the word says, whether the slab is listed from then on. The
+    /// caller has the list lock; without it, it owns objects of the slab, and leaves *listed* as
+    /// it is.
+    #[inline(always)]
+    pub fn take(&self, listed: impl Fn(Freelist) -> bool) -> Freelist {
         let mut now = self.load();
         loop {
-            // Acquire: links and contents that pushers wrote are seen.
-            match self.0.compare_exchange_weak(
-                now.0,
-                now.taken().0,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            let new = now.taken().with_listed(listed(now));
+            // Acquire: links and contents that pushers wrote are seen. Release: as for a push; what
+            // lists or unlists the slab is ordered by the list lock, so this one orders nothing, and Acquire
+            // alone is enough.
+            match self
+                .0
+                .compare_exchange_weak(now.0, new.0, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return now,
                 Err(found) => now = Freelist(found),
             }
@@ -233,17 +251,31 @@ impl FreelistWord {
     }
 
     /// One attempt to push a chain on what the word was seen to say: the chain's tail must
-    /// be linked to `seen.head()` already. `Err`: what it says now; link and try again.
+    /// be linked to `seen.head()` already. The slab is `listed` from then on, which only who
+    /// has the list lock may change. `Err`: what it says now; link and try again.
     ///
-    /// The success of a push that leaves nothing in use also acquires: who then discards the
-    /// slab sees the last accesses of all who pushed.
+    /// The success of a push also acquires: who then discards the
+    /// slab because nothing is in use sees the last accesses of all who pushed.
     #[inline(always)]
-    pub fn push(&self, seen: Freelist, head: Link, count: usize) -> Result<Freelist, Freelist> {
-        let new = seen.pushed(head, count);
+    pub fn push(
+        &self,
+        seen: Freelist,
+        head: Link,
+        count: usize,
+        listed: bool,
+    ) -> Result<Freelist, Freelist> {
+        let new = seen.pushed(head, count).with_listed(listed);
         // Release: links and contents come before. Acquire: see above.
         self.0
             .compare_exchange_weak(seen.0, new.0, Ordering::AcqRel, Ordering::Relaxed)
             .map(|_| new)
             .map_err(Freelist)
+    }
+
+    /// Unlists a slab without taking anything. With the list lock. What it says then.
+    pub fn unlist(&self) -> Freelist {
+        // Relaxed: the bit is ordered by the lock, and the exchange continues the pushers'
+        // release sequences.
+        Freelist(self.0.fetch_and(!LISTED, Ordering::Relaxed) & !LISTED)
     }
 }
