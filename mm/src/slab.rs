@@ -4,13 +4,13 @@
 
 mod alloc;
 pub mod arrows;
-mod barn;
+pub mod barn;
 mod boot;
 mod bulk;
 mod cache;
 mod create;
 pub mod debug;
-mod deferred;
+pub mod deferred;
 mod destroy;
 mod discard;
 mod flush;
@@ -24,6 +24,7 @@ mod late;
 pub mod layout;
 mod list;
 mod machine;
+mod memory;
 mod merge;
 pub mod name;
 mod node;
@@ -34,11 +35,13 @@ mod percpu;
 mod prefill;
 mod refill;
 mod registry;
+mod room;
 pub mod sheaf;
 mod shrink;
 mod single;
 pub mod spec;
 pub mod stats;
+mod supply;
 pub mod typed;
 pub mod word;
 

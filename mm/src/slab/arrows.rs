@@ -29,18 +29,98 @@ macro_rules! arrows {
 }
 
 arrows! {
-    /// Main is empty and the spare full: they change places.
+    /// Main is empty and the spare is not: they change places.
     AllocSwap = "alloc.swap",
     /// Main is empty: exchanged for a full sheaf of the barn.
     AllocExchange = "alloc.exchange",
     /// Main is empty and the barn has nothing: main is refilled from slabs.
     AllocRefill = "alloc.refill",
-    /// A CPU gets its first main sheaf.
+    /// A CPU without main gets one.
     AllocFirstMain = "alloc.first_main",
-    /// The local lock was taken: one object from a slab.
+    /// A CPU without main, and no memory for one: an object from a slab.
+    AllocNoMain = "alloc.no_main",
+    /// A CPU without main, and the object is to be a sheaf itself: from a slab.
+    AllocForSheaf = "alloc.for_sheaf",
+    /// The local lock was taken: an object from a slab.
     AllocLockTaken = "alloc.lock_taken",
-    /// Main is full and the spare empty: they change places.
+    /// The object is of another node than was asked for, and goes back.
+    AllocMismatch = "alloc.mismatch",
+
+    /// Other nodes' partial slabs before a fresh one, by the ratio.
+    SupplyDefrag = "supply.defrag",
+    /// A fresh slab on the own node.
+    SupplyFreshOwn = "supply.fresh_own",
+    /// Other nodes' partial slabs, as the own node has no memory.
+    SupplyOthers = "supply.others",
+    /// A fresh slab on the own node, after reclaim.
+    SupplyFreshReclaimed = "supply.fresh_reclaimed",
+    /// A fresh slab on another node.
+    SupplyFreshElsewhere = "supply.fresh_elsewhere",
+    /// There is no memory.
+    SupplyNone = "supply.none",
+
+    /// Main is full and the spare has room: they change places.
     FreeSwap = "free.swap",
+    /// An empty sheaf from the barn.
+    FreeGetEmpty = "free.get_empty",
+    /// Main becomes the spare, an empty sheaf main.
+    FreeMainToSpare = "free.main_to_spare",
+    /// A CPU without main gets one.
+    FreeFirstMain = "free.first_main",
+    /// Main is full, and so is the spare: exchanged for an empty sheaf of the barn.
+    FreeExchange = "free.exchange",
+    /// The barn has no empty sheaf: one is made.
+    FreeAllocate = "free.allocate",
+    /// The sheaf that was made is not needed any more.
+    FreeFreshUnused = "free.fresh_unused",
+    /// There is no memory for one: a sheaf is flushed.
+    FreeFlushNoMemory = "free.flush_no_memory",
+    /// The barn has no room: the spare is flushed.
+    FreeFlushBarnFull = "free.flush_barn_full",
+    /// The local lock was taken: the object goes to its slab.
+    FreeLockTaken = "free.lock_taken",
+    /// An object of another node goes to its slab.
+    FreeRemote = "free.remote",
+    /// An object of a cache that is going goes to its slab.
+    FreeDying = "free.dying",
+    /// The memory of a sheaf goes to its slab.
+    FreeSheafMemory = "free.sheaf_memory",
+
+    /// A full sheaf for a fresh empty one.
+    BarnPutFull = "barn.put_full",
+    /// An empty sheaf comes back from an exchange: there are too many.
+    BarnTooManyEmpty = "barn.too_many_empty",
+    /// A full sheaf is flushed: shrink, or the end of the cache.
+    BarnEmptied = "barn.emptied",
+
+    /// A sheaf of the cache's size is prefilled.
+    PrefillOwn = "prefill.own",
+    /// A larger one is.
+    PrefillOversize = "prefill.oversize",
+    /// A prefilled one is exchanged for a larger one.
+    PrefillLarger = "prefill.larger",
+    /// It goes back as a CPU's spare.
+    ReturnSpare = "return.spare",
+    /// It goes back to the barn.
+    ReturnBarn = "return.barn",
+    /// It goes back empty.
+    ReturnFlushed = "return.flushed",
+
+    /// `NoLock`: the local lock was taken when an allocation came.
+    NolockAllocTaken = "nolock.alloc_taken",
+    /// `NoLock`: the same, when a free came.
+    NolockFreeTaken = "nolock.free_taken",
+    /// A free is deferred.
+    DeferredPush = "deferred.push",
+    /// A deferred free is made.
+    DeferredRun = "deferred.run",
+
+    /// A CPU gives up a sheaf of a live cache.
+    CpuDrained = "cpu.drained",
+    /// A CPU's sheaves are in use when they are asked for.
+    DrainBusy = "cpu.drain_busy",
+    /// A sheaf of a CPU that is gone, or of a cache that is not used any more.
+    CpuDead = "cpu.dead",
 }
 
 /// A counter for each arrow.

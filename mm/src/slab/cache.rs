@@ -78,6 +78,11 @@ pub struct KmemCache<M: Machine> {
     pub(crate) stats: PerCpu<[AtomicU64; super::stats::STATS], M>,
 }
 
+// SAFETY: all of it is shared between CPUs by the protocols of its parts.
+unsafe impl<M: Machine> Send for KmemCache<M> {}
+// SAFETY: as above.
+unsafe impl<M: Machine> Sync for KmemCache<M> {}
+
 impl<M: Machine> KmemCache<M> {
     /// The allocator that it belongs to.
     #[inline(always)]

@@ -1,19 +1,213 @@
 //! Freeing of one object.
+//!
+//! | what there is | what is done |
+//! |---|---|
+//! | room in main | the object is pushed: the fast path |
+//! | main is full, the spare has room | they change places |
+//! | no spare, the barn has an empty sheaf | main becomes the spare, the empty one main |
+//! | a full spare, the barn has room and an empty sheaf | exchanged for main |
+//! | the barn has no empty sheaf | the local lock is given back and one is allocated; then as above |
+//! | there is no memory for one | the spare (or main) is flushed to its slabs, and is the empty sheaf |
+//! | a full spare, the barn has no room | the spare is flushed to its slabs, and is the empty sheaf |
+//! | the local lock is taken | the object goes to its slab |
+//! | the object is of another node | the same |
 
-use core::ptr::NonNull;
+use core::{panic::Location, ptr::NonNull};
 
-use super::{KmemCache, Machine};
+use super::{
+    KmemCache, Machine, Mode, Slab, arrows::Arrow, cache::Hooks, percpu::zone_pair, sheaf::Sheaf,
+    stats::Stat,
+};
 
 impl<M: Machine> KmemCache<M> {
     /// Frees an object. Any context but NMI (see [`free_nolock`](Self::free_nolock)).
     ///
     /// # Safety
     ///
-    /// `object` is an object of this cache (or of one merged with it) that is allocated, and nobody uses it any more.
+    /// `object` is an object of this cache (or of one merged with it) that is allocated, and
+    /// nobody uses it any more.
     #[inline(always)]
     #[track_caller]
     pub unsafe fn free(&self, object: NonNull<u8>) {
-        let _ = object;
-        panic!("not written yet")
+        let hooks = self.hooks();
+        // SAFETY: as the caller promises.
+        unsafe {
+            if hooks.intersects(Hooks::FREE) {
+                self.free_hooked(hooks, object, Location::caller());
+            } else if self.push_here(object) {
+                self.count(Stat::FreeFastpath);
+            } else {
+                self.free_slowly(object, Location::caller());
+            }
+        }
+    }
+
+    /// Puts an object into this CPU's main sheaf, if there is room.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free), if this gives `true`.
+    #[inline(always)]
+    unsafe fn push_here(&self, object: NonNull<u8>) -> bool {
+        match self.cpus.try_lock_in(|cpu| &cpu.sheaves) {
+            // SAFETY: the lock is held; as the caller promises.
+            Some(sheaves) => unsafe { Sheaf::push(sheaves.main, object) },
+            None => false,
+        }
+    }
+
+    /// Freeing where there is more to do: on machines with several nodes that is always so.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[inline(never)]
+    unsafe fn free_hooked(
+        &self,
+        hooks: Hooks,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            if hooks.intersects(Hooks::DEBUG | Hooks::DYING) {
+                return self.free_past_sheaves(hooks, object, caller);
+            }
+            if hooks.intersects(Hooks::FREED) {
+                self.hook_free(hooks, object);
+            }
+            let pair = self.pair_of_object(object);
+            let mut is_remote = false;
+            let sheaves = self.cpus.try_lock_in(|cpu| {
+                is_remote = cpu.home != pair;
+                &cpu.sheaves
+            });
+            if let Some(sheaves) = sheaves
+                && !is_remote
+                && Sheaf::push(sheaves.main, object)
+            {
+                drop(sheaves);
+                return self.count(Stat::FreeFastpath);
+            }
+            if is_remote {
+                self.free_remote(object, caller);
+            } else {
+                self.free_slowly(object, caller);
+            }
+        }
+    }
+
+    /// An object of another node goes to its slab.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_remote(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+        self.count(Stat::FreeRemote);
+        self.arrow(Arrow::FreeRemote);
+        // SAFETY: as the caller promises.
+        unsafe { self.free_to_slab(object, caller) };
+    }
+
+    /// Frees an object of a debug cache, or of one that is going.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[cold]
+    unsafe fn free_past_sheaves(
+        &self,
+        hooks: Hooks,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        self.count(Stat::FreeSlowpath);
+        let dying = hooks.contains(Hooks::DYING);
+        if dying {
+            self.arrow(Arrow::FreeDying);
+            // The object may be the last thing that keeps the cache.
+            self.hold();
+        }
+        // A debug cache looks at the object before anything is done to it.
+        if hooks.intersects(Hooks::FREED) && !hooks.contains(Hooks::DEBUG) {
+            self.hook_free(hooks, object);
+        }
+        // SAFETY: as the caller promises; the `hold` above.
+        unsafe {
+            self.free_to_slab(object, caller);
+            if dying {
+                self.release();
+            }
+        }
+    }
+
+    /// Freeing when main has no room, or cannot be used.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_slowly(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+        self.count(Stat::FreeSlowpath);
+        // SAFETY: the lock is held, and there is room; or else the object goes to its slab.
+        unsafe {
+            if self.capacity() > 0
+                && let Some(sheaves) = self.lock_with_room(true)
+            {
+                let pushed = Sheaf::push(sheaves.main, object);
+                debug_assert!(pushed, "there was room");
+                return;
+            }
+            self.free_to_slab(object, caller);
+        }
+    }
+
+    /// Frees an object to its slab.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    pub(super) unsafe fn free_to_slab(
+        &self,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        // SAFETY: as the caller promises. A lock that is taken is waited for.
+        unsafe {
+            let slab = Slab::of_object(*self.slabs().mm().frames(), object);
+            let freed = self.free_single(slab, object, Mode::Spin, caller);
+            debug_assert!(freed.is_ok(), "waits for locks");
+        }
+    }
+
+    /// Frees an object to main if there is room, else to its slab; makes no sheaf: for the
+    /// memory of sheaves.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free); it lies in `slab`.
+    pub(super) unsafe fn free_plainly(&self, slab: Slab<M>, object: NonNull<u8>) {
+        let hooks = self.hooks();
+        // SAFETY: as the caller promises.
+        unsafe {
+            if !hooks.contains(Hooks::DEBUG) {
+                if hooks.intersects(Hooks::FREED) {
+                    self.hook_free(hooks, object);
+                }
+                let pair = zone_pair(slab.frame());
+                if let Some((sheaves, home)) = self.lock_here()
+                    && home == pair
+                    && Sheaf::push(sheaves.main, object)
+                {
+                    return;
+                }
+            }
+            self.arrow(Arrow::FreeSheafMemory);
+            let freed = self.free_single(slab, object, Mode::Spin, Location::caller());
+            debug_assert!(freed.is_ok(), "waits for locks");
+        }
     }
 }

@@ -1,14 +1,44 @@
-//! What allocations and frees do beyond a push or a pop.
+//! What allocations and frees do beyond a push or a pop. Each looks once at the cache's word of
+//! [`Hooks`], and comes here if a bit that concerns it is set.
 
 use core::{panic::Location, ptr::NonNull};
 
 use super::{KmemCache, Machine, cache::Hooks};
 use crate::Gfp;
 
+impl Hooks {
+    /// What concerns allocations.
+    pub(crate) const ALLOC: Self = Self::ZERO_ON_ALLOC.union(Self::FAULTS).union(Self::PROFILE);
+    /// What concerns frees, before the object goes anywhere.
+    pub(crate) const FREE: Self = Self::NUMA
+        .union(Self::ZERO_ON_FREE)
+        .union(Self::PROFILE)
+        .union(Self::DEBUG)
+        .union(Self::DYING);
+    /// What is done with the object that is freed, wherever it goes.
+    pub(crate) const FREED: Self = Self::ZERO_ON_FREE.union(Self::PROFILE);
+}
+
 impl<M: Machine> KmemCache<M> {
-    /// An object is about to be handed out: zeroes it if that is wanted, asks whether the
-    /// allocation shall fail (then `false`; the object stays the allocator's), accounts it.
-    #[cold]
+    /// The end of every allocation of one object: hands it out, if the hooks agree. Any
+    /// context.
+    #[inline(always)]
+    pub(crate) fn hand_out(
+        &self,
+        gfp: Gfp,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        let hooks = self.hooks();
+        if !gfp.contains(Gfp::ZERO) && !hooks.intersects(Hooks::ALLOC) {
+            return Some(object);
+        }
+        self.hook_alloc(hooks, gfp, object, caller)
+            .then_some(object)
+    }
+
+    /// An object is about to be handed out: zeroes it if that is wanted, accounts it. Any context.
+    /// `false`: the allocation shall fail, and the object was freed.
     #[inline(never)]
     pub(crate) fn hook_alloc(
         &self,
@@ -17,15 +47,34 @@ impl<M: Machine> KmemCache<M> {
         object: NonNull<u8>,
         caller: &'static Location<'static>,
     ) -> bool {
-        let _ = (hooks, gfp, object, caller);
-        panic!("not written yet")
+        let _ = caller;
+        if gfp.contains(Gfp::ZERO) || hooks.contains(Hooks::ZERO_ON_ALLOC) {
+            // SAFETY: the object is the allocator's.
+            unsafe { self.zero(object) };
+        }
+        true
     }
 
-    /// An object comes back.
-    #[cold]
+    /// An object comes back: it is the allocator's from now on. Any context.
     #[inline(never)]
     pub(crate) fn hook_free(&self, hooks: Hooks, object: NonNull<u8>) {
-        let _ = (hooks, object);
-        panic!("not written yet")
+        if hooks.contains(Hooks::ZERO_ON_FREE) {
+            // SAFETY: the object is the allocator's.
+            unsafe { self.zero(object) };
+        }
+    }
+
+    /// Writes zeros to an object, unless it is to stay as its constructor left it.
+    ///
+    /// # Safety
+    ///
+    /// The object is the caller's.
+    #[inline(always)]
+    unsafe fn zero(&self, object: NonNull<u8>) {
+        use super::Flags;
+        if self.constructor.is_none() && !self.flags.contains(Flags::TYPESAFE_BY_RCU) {
+            // SAFETY: the caller's; so many bytes are its user's.
+            unsafe { object.write_bytes(0, self.layout.usable as usize) };
+        }
     }
 }

@@ -1,19 +1,78 @@
 //! Allocation and freeing where no lock may be waited for: any context, NMI too, with any
-//! lock held.
+//! lock held, also with one of the slab allocator's own, which this may have interrupted.
+//!
+//! Every lock on the way is tried: the CPU's local lock, the barn's, the node's list lock, those
+//! of the page allocator. An allocation that finds them taken fails; a free that does is
+//! [deferred](super::deferred). Nothing is flushed here, and no sheaf allocated.
 
-use core::ptr::NonNull;
+use core::{panic::Location, ptr::NonNull};
 
 use platform::NodeId;
 
-use super::{KmemCache, Machine};
+use super::{
+    KmemCache, Machine, Mode, Slab, arrows::Arrow, barn::Stack, cache::Hooks, percpu::pair_of,
+    percpu::zone_pair, sheaf::Sheaf, stats::Stat,
+};
+use crate::Gfp;
 
 impl<M: Machine> KmemCache<M> {
-    /// An object, if there is one without waiting for anything; fails easily. Any context,
-    /// NMI too, with any lock held.
+    /// An object (of `node`, if that is given), if there is one without waiting for anything;
+    /// fails easily. Any context, NMI too, with any lock held.
     #[track_caller]
     pub fn alloc_nolock(&self, node: Option<NodeId>) -> Option<NonNull<u8>> {
-        let _ = node;
-        panic!("not written yet")
+        self.alloc_nolock_for(node, Gfp::NOLOCK, Location::caller())
+    }
+
+    /// [`alloc_nolock`](Self::alloc_nolock), zeroed if `gfp` says so.
+    pub(crate) fn alloc_nolock_for(
+        &self,
+        node: Option<NodeId>,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        let node = match node {
+            Some(node) => Some(self.slabs().mm().nearest_memory(node)?),
+            None => None,
+        };
+        let object = match self.take_nolock(node) {
+            Some(object) => {
+                self.count(Stat::AllocFastpath);
+                object
+            }
+            None => {
+                self.count(Stat::AllocSlowpath);
+                let quick = (gfp.intersection(Gfp::THISNODE)) | Gfp::NOLOCK | Gfp::NOWARN;
+                self.alloc_single(node, quick, Mode::NoLock, caller)?
+            }
+        };
+        self.hand_out(gfp, object, caller)
+    }
+
+    /// An object of this CPU's sheaves, or, by way of main, of the barn's.
+    fn take_nolock(&self, node: Option<NodeId>) -> Option<NonNull<u8>> {
+        let Some((mut sheaves, home)) = self.lock_here() else {
+            self.count(Stat::AllocLockTaken);
+            self.arrow(Arrow::NolockAllocTaken);
+            return None;
+        };
+        // SAFETY: the lock is held, so main is this one's.
+        unsafe {
+            if Sheaf::len(sheaves.main) == 0 && !sheaves.swap_for_objects() {
+                // Without waiting nothing is one too many.
+                let mut surplus = Stack::default();
+                if !self.exchange_empty_main(&mut sheaves, home, Mode::NoLock, &mut surplus) {
+                    return None;
+                }
+                debug_assert!(surplus.top.is_none(), "refused instead");
+            }
+            let object = Sheaf::pop(sheaves.main)?;
+            if node.is_none_or(|node| self.pair_of_object(object) == pair_of(node)) {
+                return Some(object);
+            }
+            self.count(Stat::AllocNodeMismatch);
+            Sheaf::push(sheaves.main, object);
+        }
+        None
     }
 
     /// Frees an object, now or soon. Any context, NMI too, with any lock held.
@@ -23,7 +82,58 @@ impl<M: Machine> KmemCache<M> {
     /// As for [`free`](Self::free).
     #[track_caller]
     pub unsafe fn free_nolock(&self, object: NonNull<u8>) {
-        let _ = object;
-        panic!("not written yet")
+        let hooks = self.hooks();
+        let caller = Location::caller();
+        let dying = hooks.contains(Hooks::DYING);
+        if dying {
+            // The object may be the last thing that keeps the cache.
+            self.hold();
+        }
+        // SAFETY: as the caller promises; the `hold` above.
+        unsafe {
+            if !hooks.contains(Hooks::DEBUG) && hooks.intersects(Hooks::FREED) {
+                self.hook_free(hooks, object);
+            }
+            let slab = Slab::of_object(*self.slabs().mm().frames(), object);
+            let in_sheaf = !hooks.intersects(Hooks::DEBUG | Hooks::DYING)
+                && self.push_nolock(zone_pair(slab.frame()), object);
+            if in_sheaf {
+                self.count(Stat::FreeFastpath);
+            } else {
+                self.count(Stat::FreeSlowpath);
+                if self
+                    .free_single(slab, object, Mode::NoLock, caller)
+                    .is_err()
+                {
+                    self.defer(object);
+                }
+            }
+            if dying {
+                self.release();
+            }
+        }
+    }
+
+    /// Puts an object into this CPU's main sheaf, into which room is brought if that needs no
+    /// waiting.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free), if this gives `true`.
+    unsafe fn push_nolock(&self, pair: u32, object: NonNull<u8>) -> bool {
+        let Some((mut sheaves, home)) = self.lock_here() else {
+            self.count(Stat::FreeLockTaken);
+            self.arrow(Arrow::NolockFreeTaken);
+            return false;
+        };
+        if home != pair {
+            self.count(Stat::FreeRemote);
+            return false;
+        }
+        // SAFETY: the lock is held, so main is this one's; as the caller promises.
+        unsafe {
+            Sheaf::push(sheaves.main, object)
+                || self.make_room_nolock(&mut sheaves, home) && Sheaf::push(sheaves.main, object)
+        }
     }
 }

@@ -1,24 +1,42 @@
-//! Flushing a CPU's sheaves, by itself or when it is gone.
+//! Taking the sheaves of a CPU that is gone.
+
+use core::ptr::NonNull;
 
 use platform::CpuId;
 
-use super::{KmemCache, Machine};
+use super::{KmemCache, Machine, arrows::Arrow, sheaf::Sheaf};
 
 impl<M: Machine> KmemCache<M> {
-    /// Flushes the sheaves of the CPU that runs this, and frees them. Not in NMI. Nothing, if they are in use by
-    /// what this has interrupted.
-    pub(crate) fn flush_cpu_here(&self) {
-        panic!("not written yet")
-    }
-
-    /// Flushes the sheaves of `cpu`, and frees them. Not in NMI.
+    /// Flushes the sheaves of `cpu`, and frees them. Not in NMI, no lock of the slab allocator held.
     ///
     /// # Safety
     ///
     /// `cpu` is offline and stays so meanwhile, or the cache is not in use any more: nobody
     /// takes its local lock there.
     pub(crate) unsafe fn flush_cpu_dead(&self, cpu: CpuId) {
-        let _ = cpu;
-        panic!("not written yet")
+        // SAFETY: as the caller promises.
+        let Some(mut sheaves) = (unsafe { self.cpus.on(cpu).sheaves.steal() }) else {
+            return;
+        };
+        let taken = sheaves.take();
+        drop(sheaves);
+        for sheaf in taken.into_iter().flatten() {
+            self.arrow(Arrow::CpuDead);
+            // SAFETY: taken out, so nobody else's.
+            unsafe { self.flush_and_free(sheaf) };
+        }
+    }
+
+    /// Flushes a sheaf, and frees it.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf: a real one.
+    pub(super) unsafe fn flush_and_free(&self, sheaf: NonNull<Sheaf>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.flush_sheaf(sheaf);
+            self.free_sheaf(sheaf);
+        }
     }
 }

@@ -1,10 +1,24 @@
 //! What a cache has of each CPU: its sheaves, under a local try-lock.
+//!
+//! | slot | what is in it |
+//! |---|---|
+//! | *main* | a sheaf, with any number of objects; or the permanent empty one, until the CPU needs more |
+//! | *spare* | nothing, or a sheaf: full or empty, or partly filled if a prefilled one came back so |
+//! | *rcu_free* | nothing, or a sheaf in which objects gather that wait for a grace period |
+//!
+//! Whoever has the local lock owns the sheaves: it is tried, never waited for. Who finds it
+//! taken has interrupted its holder on this CPU, and goes to the slabs instead. What moves
+//! where is in `docs/slab.md`, section "Sheaves".
 
 use core::ptr::NonNull;
 
-use platform::{NodeId, lock::LocalLock, lock_class};
+use platform::{
+    NodeId, Preempt,
+    lock::{LocalGuard, LocalLock},
+    lock_class,
+};
 
-use super::{Machine, sheaf::Sheaf};
+use super::{KmemCache, Machine, node::Node, sheaf::Sheaf};
 
 lock_class! {
     /// A CPU's sheaves of a cache: a local lock, so only ever tried.
@@ -14,9 +28,9 @@ lock_class! {
 /// A CPU's sheaves.
 #[derive(Debug)]
 pub(crate) struct CpuSheaves {
-    /// Never absent: the [permanent empty one](super::Slabs) where the CPU has none.
+    /// Never absent: the [permanent empty one](Sheaf::nothing) where the CPU has none.
     pub main: NonNull<Sheaf>,
-    /// Full or empty.
+    /// A real one, if there is one.
     pub spare: Option<NonNull<Sheaf>>,
     /// Objects that wait for a grace period gather here.
     pub rcu_free: Option<NonNull<Sheaf>>,
@@ -24,6 +38,50 @@ pub(crate) struct CpuSheaves {
 
 // SAFETY: sheaves have one owner, which is who has the lock.
 unsafe impl Send for CpuSheaves {}
+
+/// The sheaves of this CPU, locked.
+pub(crate) type SheavesGuard<'a, M> = LocalGuard<'a, CpuSheaves, M, SheavesLock>;
+
+impl CpuSheaves {
+    /// Whether main is the permanent empty sheaf.
+    pub fn has_no_main(&self) -> bool {
+        // SAFETY: main is this one's.
+        unsafe { Sheaf::capacity(self.main) == 0 }
+    }
+
+    /// Main and a spare that has objects change places.
+    pub fn swap_for_objects(&mut self) -> bool {
+        self.swap_if(|spare| {
+            // SAFETY: the spare is this one's.
+            unsafe { Sheaf::len(spare) > 0 }
+        })
+    }
+
+    /// Main and a spare that has room change places.
+    pub fn swap_for_room(&mut self) -> bool {
+        self.swap_if(|spare| {
+            // SAFETY: the spare is this one's.
+            unsafe { Sheaf::has_room(spare) }
+        })
+    }
+
+    fn swap_if(&mut self, good: impl Fn(NonNull<Sheaf>) -> bool) -> bool {
+        let Some(spare) = self.spare.filter(|spare| good(*spare)) else {
+            return false;
+        };
+        // A spare is a real sheaf: the permanent empty one is dropped.
+        self.spare = (!self.has_no_main()).then_some(self.main);
+        self.main = spare;
+        true
+    }
+
+    /// Takes main and spare out, if they are real ones.
+    pub fn take(&mut self) -> [Option<NonNull<Sheaf>>; 2] {
+        let main = (!self.has_no_main()).then_some(self.main);
+        self.main = Sheaf::nothing();
+        [main, self.spare.take()]
+    }
+}
 
 /// What each CPU has.
 pub(crate) struct CpuSlab<M: Machine> {
@@ -43,7 +101,7 @@ impl<M: Machine> CpuSlab<M> {
         };
         Self {
             sheaves: LocalLock::new(sheaves),
-            home: home.index() as u32,
+            home: pair_of(home),
         }
     }
 }
@@ -53,4 +111,61 @@ impl<M: Machine> CpuSlab<M> {
 pub(crate) fn zone_pair(frame: &crate::Frame) -> u32 {
     // Each node has two zones, with adjacent numbers.
     frame.word().bits() >> 17
+}
+
+/// The [`zone_pair`] of a node's frames.
+#[inline(always)]
+pub(crate) const fn pair_of(node: NodeId) -> u32 {
+    node.index() as u32
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// The sheaves of the CPU that runs this, unless they are in use by what this has
+    /// interrupted; and whose memory is that CPU's own. Any context.
+    #[inline(always)]
+    pub(crate) fn lock_here(&self) -> Option<(SheavesGuard<'_, M>, u32)> {
+        let mut home = 0;
+        let guard = self.cpus.try_lock_in(|cpu| {
+            home = cpu.home;
+            &cpu.sheaves
+        })?;
+        Some((guard, home))
+    }
+
+    /// The node whose memory is this CPU's own, at the moment. Any context.
+    pub(crate) fn home(&self) -> NodeId {
+        let preempt = Preempt::disable();
+        node_of_pair(self.cpus.here(&preempt).home)
+    }
+
+    /// The part of the node that `home` is of. It has memory, so there is one.
+    #[inline]
+    pub(crate) fn home_node(&self, home: u32) -> Option<&Node<M>> {
+        self.node(node_of_pair(home))
+    }
+
+    /// Which node an object is of, as [`zone_pair`].
+    ///
+    /// # Safety
+    ///
+    /// It is an object of a slab that lives.
+    #[inline(always)]
+    pub(crate) unsafe fn pair_of_object(&self, object: NonNull<u8>) -> u32 {
+        let map = self.slabs().mm().frames();
+        let offset = object.addr().get() - layout_start(map);
+        let pfn = crate::Pfn((offset >> crate::frame::PAGE_SHIFT) as u32);
+        // SAFETY: memory of the direct map has a descriptor; all frames of a block name its zone.
+        zone_pair(unsafe { map.at(pfn) })
+    }
+}
+
+#[inline(always)]
+fn layout_start<L: crate::Layout>(map: &crate::frame::FrameMap<L>) -> usize {
+    map.layout().direct_map()
+}
+
+/// The opposite of [`pair_of`].
+#[inline(always)]
+pub(crate) fn node_of_pair(pair: u32) -> NodeId {
+    NodeId::from_index(pair as usize).unwrap_or(NodeId::FIRST)
 }

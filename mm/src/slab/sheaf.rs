@@ -6,6 +6,9 @@
 //! | in a *barn*, full or empty | who has the barn's lock |
 //! | *prefilled*, or being moved | the code that holds it |
 //! | the *permanent empty* one, of capacity 0 | nobody: it is only read, and is what a CPU has that has no sheaf |
+//!
+//! Only the owner reads or writes a sheaf, so its fields are plain memory; who watches (a walk of
+//! the heap) stops the machine or takes the locks.
 
 use core::ptr::NonNull;
 
@@ -20,6 +23,9 @@ pub struct Sheaf {
     /// The next one of a list in a barn.
     pub next: Option<NonNull<Self>>,
 }
+
+// SAFETY: plain memory with one owner; the permanent empty one is only read.
+unsafe impl Sync for Sheaf {}
 
 impl Sheaf {
     /// A sheaf without room: [`capacity`](Self::capacity) 0, so it is empty and full.
@@ -69,19 +75,67 @@ impl Sheaf {
         unsafe { this.add(1).cast() }
     }
 
+    /// Objects in it.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf.
+    #[inline(always)]
+    pub unsafe fn len(this: NonNull<Self>) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (*this.as_ptr()).len }
+    }
+
+    /// Objects that it has room for, all in all.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf.
+    #[inline(always)]
+    pub unsafe fn capacity(this: NonNull<Self>) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (*this.as_ptr()).capacity }
+    }
+
+    /// Whether another object fits.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf.
+    #[inline(always)]
+    pub unsafe fn has_room(this: NonNull<Self>) -> bool {
+        // SAFETY: the caller's.
+        unsafe { Self::len(this) < Self::capacity(this) }
+    }
+
+    /// Says how many objects are in it.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf; the first `len` places are filled, and their objects are the
+    /// sheaf's.
+    #[inline(always)]
+    pub unsafe fn set_len(this: NonNull<Self>, len: u32) {
+        // SAFETY: the caller's. Not of the permanent empty sheaf, which is not written.
+        unsafe {
+            debug_assert!(len <= (*this.as_ptr()).capacity);
+            (*this.as_ptr()).len = len;
+        }
+    }
+
     /// Takes the object that was put in last.
     ///
     /// # Safety
     ///
     /// The caller owns the sheaf.
     #[inline(always)]
-    pub unsafe fn pop(mut this: NonNull<Self>) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's.
-        let sheaf = unsafe { this.as_mut() };
-        let len = sheaf.len.checked_sub(1)?;
-        sheaf.len = len;
-        // SAFETY: one of the filled places.
-        Some(unsafe { Self::objects(this).add(len as usize).read() })
+    pub unsafe fn pop(this: NonNull<Self>) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's; one of the filled places is read.
+        unsafe {
+            let len = Self::len(this).checked_sub(1)?;
+            (*this.as_ptr()).len = len;
+            Some(Self::objects(this).add(len as usize).read())
+        }
     }
 
     /// Puts an object in; `false`: there is no room.
@@ -90,17 +144,55 @@ impl Sheaf {
     ///
     /// The caller owns the sheaf and the object, which is one of the cache's.
     #[inline(always)]
-    pub unsafe fn push(mut this: NonNull<Self>, object: NonNull<u8>) -> bool {
-        // SAFETY: the caller's.
-        let sheaf = unsafe { this.as_mut() };
-        let len = sheaf.len;
-        if len >= sheaf.capacity {
-            return false;
+    pub unsafe fn push(this: NonNull<Self>, object: NonNull<u8>) -> bool {
+        // SAFETY: the caller's; the place is below the capacity.
+        unsafe {
+            let len = Self::len(this);
+            if len >= Self::capacity(this) {
+                return false;
+            }
+            Self::objects(this).add(len as usize).write(object);
+            (*this.as_ptr()).len = len + 1;
+            true
         }
-        sheaf.len = len + 1;
-        // SAFETY: below the capacity.
-        unsafe { Self::objects(this).add(len as usize).write(object) };
-        true
+    }
+
+    /// Moves the latest objects, at most `want`, to `into`: how many.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf, and `into` has room for `want` pointers.
+    pub unsafe fn take(this: NonNull<Self>, into: *mut NonNull<u8>, want: usize) -> usize {
+        // SAFETY: filled places are read; the array is the caller's, so they do not overlap.
+        unsafe {
+            let len = Self::len(this) as usize;
+            let count = want.min(len);
+            if count > 0 {
+                let from = Self::objects(this).as_ptr().add(len - count);
+                into.copy_from_nonoverlapping(from, count);
+                (*this.as_ptr()).len = (len - count) as u32;
+            }
+            count
+        }
+    }
+
+    /// Puts the first of some objects in, as many as there is room for: how many.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf and the objects, which are the cache's.
+    pub unsafe fn put(this: NonNull<Self>, objects: &[NonNull<u8>]) -> usize {
+        // SAFETY: places below the capacity are written; the objects do not lie in the sheaf.
+        unsafe {
+            let len = Self::len(this) as usize;
+            let count = objects.len().min(Self::capacity(this) as usize - len);
+            if count > 0 {
+                let to = Self::objects(this).as_ptr().add(len);
+                to.copy_from_nonoverlapping(objects.as_ptr(), count);
+                (*this.as_ptr()).len = (len + count) as u32;
+            }
+            count
+        }
     }
 
     /// The objects in it.
@@ -111,12 +203,59 @@ impl Sheaf {
     pub unsafe fn filled<'a>(this: NonNull<Self>) -> &'a [NonNull<u8>] {
         // SAFETY: the first `len` places are filled.
         unsafe {
-            core::slice::from_raw_parts(Self::objects(this).as_ptr(), this.as_ref().len as usize)
+            core::slice::from_raw_parts(Self::objects(this).as_ptr(), Self::len(this) as usize)
+        }
+    }
+
+    /// [`filled`](Self::filled), to be put in another order.
+    ///
+    /// # Safety
+    ///
+    /// As for [`filled`](Self::filled), and nothing else uses the sheaf meanwhile.
+    pub unsafe fn filled_mut<'a>(this: NonNull<Self>) -> &'a mut [NonNull<u8>] {
+        // SAFETY: as above. The permanent empty sheaf has no places: an empty slice.
+        unsafe {
+            let len = Self::len(this) as usize;
+            core::slice::from_raw_parts_mut(Self::objects(this).as_ptr(), len)
         }
     }
 }
 
-/// Objects of a sheaf of a cache whose objects have this size.
+/// Objects of a sheaf, by the size of objects:
+///
+/// | objects of | in a sheaf | which holds at most |
+/// |---|---|---|
+/// | less than 256 bytes | 62 | 15.5 KiB |
+/// | less than 1 KiB | 30 | 30 KiB |
+/// | less than 4 KiB | 14 | 56 KiB |
+/// | more | 6 | 48 KiB of kmalloc's largest |
+///
+/// A sheaf should be large, as what lies beyond it is slow, and its bytes, times two for each CPU
+/// and twenty for each node, should be few: so the larger the objects, the fewer. With its header
+/// a sheaf just fills an object of a kmalloc cache: 512, 256, 128 and 64 bytes.
 pub const fn capacity_for(size: usize) -> u32 {
-    if size >= 4096 { 4 } else { 28 }
+    match size {
+        ..256 => 62,
+        256..1024 => 30,
+        1024..4096 => 14,
+        _ => 6,
+    }
 }
+
+/// A capacity of at least `wanted` with which a sheaf fills what kmalloc gives for it: a power of
+/// two of bytes, from 64 on.
+pub const fn filling(wanted: u32) -> u32 {
+    let bytes = Sheaf::bytes(wanted).next_power_of_two();
+    let bytes = if bytes < 64 { 64 } else { bytes };
+    ((bytes - size_of::<Sheaf>()) / size_of::<NonNull<u8>>()) as u32
+}
+
+const _: () = {
+    let sizes = [8, 256, 1024, 4096];
+    let mut at = 0;
+    while at < sizes.len() {
+        let capacity = capacity_for(sizes[at]);
+        assert!(filling(capacity) == capacity, "a sheaf fills its memory");
+        at += 1;
+    }
+};
