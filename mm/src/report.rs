@@ -32,6 +32,10 @@ pub enum Kind {
     BadVmallocAddress,
     /// Per-CPU memory is freed that was not allocated so.
     BadPerCpuAddress,
+    /// A free object of a slab was written to, where its link is.
+    SlabFreelist,
+    /// What is freed to a slab is no object, or is free already.
+    SlabWrongFree,
 }
 
 impl Kind {
@@ -49,6 +53,8 @@ impl Kind {
             Self::Injected => "an allocation is made to fail",
             Self::BadVmallocAddress => "vfree of a bad address",
             Self::BadPerCpuAddress => "free of a bad per-CPU address",
+            Self::SlabFreelist => "freelist of a slab is damaged",
+            Self::SlabWrongFree => "wrong free to a slab",
         }
     }
 }

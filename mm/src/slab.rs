@@ -26,6 +26,7 @@ mod list;
 mod machine;
 mod memory;
 mod merge;
+pub mod moves;
 pub mod name;
 mod node;
 mod nolock;

@@ -121,6 +121,54 @@ arrows! {
     DrainBusy = "cpu.drain_busy",
     /// A sheaf of a CPU that is gone, or of a cache that is not used any more.
     CpuDead = "cpu.dead",
+
+
+    /// made -> listed.
+    SlabMade = "slab.made",
+    /// A slab of the smallest order is made, for there is none of the other.
+    SlabMadeSmaller = "slab.made_smaller",
+    /// made -> gone: the list lock was taken, and may not be waited for.
+    SlabMadeLost = "slab.made_lost",
+    /// listed -> listed: a free without the list lock.
+    SlabPush = "slab.push",
+    /// listed -> listed: a free that took the list lock, and found it needless.
+    SlabPushLocked = "slab.push_locked",
+    /// full -> listed: the first free.
+    SlabList = "slab.list",
+    /// full -> listed: a free of all objects at once; an empty slab that is kept.
+    SlabListEmpty = "slab.list_empty",
+    /// full -> discarded: the same, and enough are kept.
+    SlabEmptyAtOnce = "slab.empty_at_once",
+    /// listed -> listed: empty, and kept.
+    SlabKeepEmpty = "slab.keep_empty",
+    /// listed -> discarded: empty, and enough are kept.
+    SlabEmpty = "slab.empty",
+    /// listed -> full: who refills needs all that is free.
+    SlabTakeAll = "slab.take_all",
+    /// listed -> listed, for the moment without free objects: who refills needs a part.
+    SlabTakePart = "slab.take_part",
+    /// listed -> listed: who refills meets that moment.
+    SlabSkip = "slab.skip",
+    /// listed -> listed: what was too much comes back, without the list lock.
+    SlabRest = "slab.rest",
+    /// The same, and others freed objects meanwhile: joined with theirs.
+    SlabRestJoin = "slab.rest_join",
+    /// full -> listed: the same, and the slab was unlisted meanwhile (or listed once more, when the lock is held).
+    SlabRestList = "slab.rest_list",
+    /// listed -> discarded: by a shrink.
+    SlabShrunk = "slab.shrunk",
+    /// discarded -> gone.
+    SlabGone = "slab.gone",
+    /// discarded -> waiting for a grace period.
+    SlabWaits = "slab.waits",
+    /// discarded -> waiting for an engine of RCU.
+    SlabWaitsEarly = "slab.waits_early",
+    /// waiting -> gone.
+    SlabGoneByRcu = "slab.gone_by_rcu",
+    /// The list lock was taken, and may not be waited for: nothing happens.
+    SlabBusy = "slab.busy",
+    /// A link was overwritten: the objects behind it are lost.
+    SlabCut = "slab.cut",
 }
 
 /// A counter for each arrow.

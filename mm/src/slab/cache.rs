@@ -120,6 +120,13 @@ impl<M: Machine> KmemCache<M> {
         })
     }
 
+    /// Empty slabs that each node keeps.
+    #[inline]
+    pub(crate) fn min_partial(&self) -> usize {
+        // Relaxed: a switch.
+        self.min_partial.load(Ordering::Relaxed) as usize
+    }
+
     /// Its name.
     pub fn name(&self) -> &Name {
         &self.name

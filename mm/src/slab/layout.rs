@@ -12,9 +12,16 @@
 //! | what debugging keeps | with any debug flag ([`bytes_behind`](super::debug::info::bytes_behind)): a state word; with STORE_USER who allocated and who freed |
 //! | padding | up to the alignment |
 
-use core::fmt;
+use core::{fmt, ptr::NonNull};
 
-use super::spec::{Flags, Spec};
+use super::{
+    debug::info::bytes_behind,
+    spec::{Flags, Spec},
+};
+use crate::frame::{MAX_ORDER, PAGE_SIZE};
+
+/// Bytes of a line of the processor's caches.
+const CACHE_LINE: usize = 64;
 
 /// The layout of a cache's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,23 +87,98 @@ impl fmt::Display for BadSpec {
 
 impl core::error::Error for BadSpec {}
 
-/// Empty slabs that a node keeps at most, by the size of objects: more for larger ones, whose slabs
-/// are dear to make.
+/// Empty slabs that a node keeps at most, by the size of objects: a few more for larger ones, whose slabs
+/// are dear to make. As Linux (`MIN_PARTIAL`, `MAX_PARTIAL`).
 pub const fn default_min_partial(size: usize) -> u32 {
-    let _ = size;
-    panic!("not written yet")
+    match if size > 1 { size.ilog2() / 2 } else { 0 } {
+        0..5 => 5,
+        by_size @ 5..10 => by_size,
+        _ => 10,
+    }
 }
+
+/// Bytes of a link.
+const WORD: usize = size_of::<u64>();
+/// The bytes of the largest slab.
+const LARGEST: usize = PAGE_SIZE << MAX_ORDER;
+/// A slab has no higher order, but for objects that need it: higher ones are hard to get.
+const EASY_ORDER: usize = 3;
 
 impl ObjectLayout {
     /// The layout for what `spec` asks, with `flags` (the caller's, and those of debugging) on a machine with so many
-    /// CPUs, which slabs get larger with.
+    /// CPUs: with them slabs get larger, since more wait at their locks.
     ///
     /// # Errors
     ///
     /// [`BadSpec`].
     pub fn new(spec: &Spec<'_>, flags: Flags, cpus: usize) -> Result<Self, BadSpec> {
-        let _ = (spec, flags, cpus);
-        panic!("not written yet")
+        if spec.size == 0 {
+            return Err(BadSpec::NoBytes);
+        }
+        let too_large = BadSpec::TooLarge(spec.size);
+        if spec.size > LARGEST {
+            return Err(too_large);
+        }
+        let align = align_for(spec, flags)?;
+        let red = flags.contains(Flags::RED_ZONE);
+        let mut size = spec.size.next_multiple_of(WORD);
+        if red && size == spec.size {
+            // Room for the right red zone.
+            size += WORD;
+        }
+        let user_end = size;
+        let link = match link_within(spec, flags)? {
+            Some(link) => link,
+            None => {
+                size += WORD;
+                size - WORD
+            }
+        };
+        let behind = bytes_behind(flags);
+        let tracks = if behind > 0 { size } else { 0 };
+        size += behind;
+        let red_left = if red { align } else { 0 };
+        size = (size + red_left).next_multiple_of(align);
+        if size > LARGEST {
+            return Err(too_large);
+        }
+        let usable = if flags.intersects(Flags::RED_ZONE | Flags::POISON) {
+            spec.size
+        } else if link >= user_end || behind > 0 {
+            user_end
+        } else {
+            size
+        };
+        let (order, min_order) = (order_for(size, cpus), order_of(size));
+        let shift = size.trailing_zeros();
+        Ok(Self {
+            object_size: spec.size as u32,
+            usable: usable as u32,
+            size: size as u32,
+            align: align as u32,
+            link: link as u32,
+            red_left: red_left as u32,
+            tracks: tracks as u32,
+            inverse: inverse_of((size >> shift) as u64),
+            shift: shift as u8,
+            order: order as u8,
+            objects: objects_in(order, size) as u16,
+            min_order: min_order as u8,
+            min_objects: objects_in(min_order, size) as u16,
+        })
+    }
+
+    /// The index of `object` in the slab whose first object is `first`; a huge number if no object can
+    /// begin there.
+    #[inline(always)]
+    pub fn index_at(&self, first: NonNull<u8>, object: NonNull<u8>) -> usize {
+        let distance = object.addr().get().wrapping_sub(first.addr().get());
+        // T. Granlund and P. L. Montgomery, "Division by Invariant Integers using
+        // Multiplication", PLDI 1994, section 9: the rotated product is the quotient if there is no remainder,
+        // else it is above all quotients.
+        (distance as u64)
+            .wrapping_mul(self.inverse)
+            .rotate_right(self.shift.into()) as usize
     }
 
     /// Objects of a slab of this order.
@@ -111,3 +193,82 @@ impl ObjectLayout {
 
 /// Flags that make objects larger than asked for.
 pub const GROWING: Flags = Flags::DEBUG.union(Flags::TYPESAFE_BY_RCU);
+
+/// What objects are aligned to.
+fn align_for(spec: &Spec<'_>, flags: Flags) -> Result<usize, BadSpec> {
+    if spec.align != 0 && !spec.align.is_power_of_two() || spec.align > PAGE_SIZE {
+        return Err(BadSpec::Align(spec.align));
+    }
+    let mut align = spec.align.max(WORD);
+    if flags.contains(Flags::HWCACHE_ALIGN) {
+        // Several small objects share a line, but none lies in two.
+        let mut line = CACHE_LINE;
+        while spec.size <= line / 2 {
+            line /= 2;
+        }
+        align = align.max(line);
+    }
+    Ok(align)
+}
+
+/// Where in a free object the link lies; `None`: behind it.
+fn link_within(spec: &Spec<'_>, flags: Flags) -> Result<Option<usize>, BadSpec> {
+    let keeps_contents = spec.constructor.is_some() || flags.contains(Flags::TYPESAFE_BY_RCU);
+    if let Some(at) = spec.free_pointer {
+        if !keeps_contents {
+            return Err(BadSpec::NeedlessFreePointer);
+        }
+        let fits = at.checked_add(WORD).is_some_and(|end| end <= spec.size);
+        if !fits || !at.is_multiple_of(WORD) {
+            return Err(BadSpec::FreePointer(at));
+        }
+        return Ok(Some(at));
+    }
+    // What lies behind the bytes that were asked for may be red, in kmalloc objects.
+    let red =
+        flags.contains(Flags::RED_ZONE) && (spec.size < WORD || flags.contains(Flags::KMALLOC));
+    if keeps_contents || flags.contains(Flags::POISON) || red {
+        return Ok(None);
+    }
+    // In the middle, away from both neighbours, as in Linux.
+    Ok(Some(spec.size / 2 / WORD * WORD))
+}
+
+/// The lowest order of a slab that holds `bytes` bytes.
+fn order_of(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_SIZE).next_power_of_two().ilog2() as usize
+}
+
+fn objects_in(order: usize, size: usize) -> usize {
+    (PAGE_SIZE << order) / size
+}
+
+/// The order of slabs with objects of `size` bytes. Enough objects that a node's lock is not taken for
+/// each few; then the lowest order that wastes at most a 16th of the slab, else an 8th, a quarter, a
+/// half, as in Linux.
+fn order_for(size: usize, cpus: usize) -> usize {
+    let enough = 4 * (cpus.max(1).ilog2() as usize + 2);
+    let enough = enough.min(objects_in(EASY_ORDER, size)).max(1);
+    let least = order_of(enough * size);
+    let wastes_at_most = |order: usize, part: usize| {
+        let bytes = PAGE_SIZE << order;
+        bytes % size <= bytes / part
+    };
+    [16, 8, 4, 2]
+        .into_iter()
+        .find_map(|part| (least..=EASY_ORDER).find(|order| wastes_at_most(*order, part)))
+        // Above, the lowest that holds one: more than half of it is the object's.
+        .unwrap_or_else(|| order_of(size))
+}
+
+/// The number that times `odd` is 1, modulo 2^64.
+const fn inverse_of(odd: u64) -> u64 {
+    // Newton's iteration doubles the bits that are right: 5 of the first guess, 10, 20, 40, 80.
+    let mut inverse = odd.wrapping_mul(3) ^ 2;
+    let mut round = 0;
+    while round < 4 {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        round += 1;
+    }
+    inverse
+}

@@ -41,6 +41,15 @@ fn set_link(frame: NonNull<Frame>, which: usize, to: Option<NonNull<Frame>>) {
 }
 
 impl SlabList {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+        }
+    }
+
     /// Slabs in it.
     pub fn len(&self) -> usize {
         self.len
@@ -90,6 +99,28 @@ impl SlabList {
             None => self.last = before,
         }
         self.len -= 1;
+    }
+
+    /// Takes out the first one.
+    pub fn pop_front<M: Machine>(&mut self, map: FrameMap<M::Layout>) -> Option<Slab<M>> {
+        let slab = self.iter(map).next()?;
+        self.remove(slab);
+        Some(slab)
+    }
+
+    /// Puts all of `other`, which is then empty, at the front, in their order.
+    pub fn prepend(&mut self, other: &mut Self) {
+        let Self { first, last, len } = core::mem::take(other);
+        let (Some(first), Some(last)) = (first, last) else {
+            return;
+        };
+        set_link(last, BEHIND, self.first);
+        match self.first {
+            Some(behind) => set_link(behind, BEFORE, Some(last)),
+            None => self.last = Some(last),
+        }
+        self.first = Some(first);
+        self.len += len;
     }
 
     /// The slabs, from the front; the current one may be removed meanwhile.

@@ -4,7 +4,7 @@ use platform::{
     NodeId,
     lock::{IrqSpinGuard, IrqSpinLock},
     lock_class,
-    sync::AtomicU64,
+    sync::{AtomicU64, Ordering},
 };
 
 use super::{Machine, Mode, barn::Barn, list::SlabList, stats::Contention};
@@ -58,9 +58,32 @@ impl<M: Machine> Node<M> {
 
 impl<M: Machine> Node<M> {
     /// Takes the list lock, and counts that; `None`: it is taken, and `mode` does not wait.
+    #[inline]
     #[track_caller]
     pub fn lock(&self, mode: Mode) -> Option<ListGuard<'_, M>> {
-        let _ = mode;
-        panic!("not written yet")
+        let (guard, waited) = match mode {
+            // A look before, so that the order checker is told of a lock that waits.
+            Mode::Spin => {
+                let held = self.lists.holder().is_some();
+                (self.lists.lock(), held)
+            }
+            Mode::NoLock => (self.lists.try_lock()?, false),
+        };
+        self.contention.note(waited);
+        Some(guard)
+    }
+
+    /// A fresh slab is the node's.
+    pub fn count_slab(&self, objects: usize) {
+        // Relaxed: statistics.
+        self.slabs.fetch_add(1, Ordering::Relaxed);
+        self.objects.fetch_add(objects as u64, Ordering::Relaxed);
+    }
+
+    /// The opposite.
+    pub fn uncount_slab(&self, objects: usize) {
+        // Relaxed: statistics.
+        self.slabs.fetch_sub(1, Ordering::Relaxed);
+        self.objects.fetch_sub(objects as u64, Ordering::Relaxed);
     }
 }

@@ -1,12 +1,30 @@
-//! Taking many objects from slabs.
+//! Taking objects from slabs: many, or one.
 
-use core::ptr::NonNull;
+use core::{mem::MaybeUninit, ptr::NonNull};
 
-use super::{KmemCache, Machine, Mode, node::Node};
+use super::{
+    KmemCache, Machine, Mode, Slab,
+    arrows::Arrow,
+    node::{ListGuard, Node},
+    word::{Freelist, Link},
+};
+
+/// Slabs that are taken from in one hold of the list lock.
+const AT_ONCE: usize = 16;
+
+/// Slabs whose free objects were taken, with what their words said before.
+struct Taken<M: Machine> {
+    slabs: [MaybeUninit<(Slab<M>, Freelist)>; AT_ONCE],
+    len: usize,
+}
 
 impl<M: Machine> KmemCache<M> {
     /// Takes up to `want` free objects from the partial slabs of a node: how many; they are in
     /// `into`. Makes no slab. Not for debug caches. Context: any but NMI, locks up to the barn's held; `NoLock`: any.
+    ///
+    /// One hold of the list lock takes all free objects of as many slabs as are needed, by one
+    /// exchange each; the links are followed without it. What the last slab had too much goes back by one
+    /// more exchange. `NoLock`, and for one object, all of it is done in the one hold.
     ///
     /// # Safety
     ///
@@ -18,7 +36,110 @@ impl<M: Machine> KmemCache<M> {
         want: usize,
         mode: Mode,
     ) -> usize {
-        let _ = (node, into, want, mode);
-        panic!("not written yet")
+        let mut got = 0;
+        while got < want {
+            let Some(mut lists) = node.lock(mode) else {
+                self.arrow(Arrow::SlabBusy);
+                break;
+            };
+            let taken = self.take_slabs(&mut lists, want - got);
+            let held = (mode == Mode::NoLock || want == 1).then_some(lists);
+            if taken.len == 0 {
+                break;
+            }
+            for taken in &taken.slabs[..taken.len] {
+                // SAFETY: the first `len` are there.
+                let (slab, chain) = unsafe { taken.assume_init() };
+                // At least one: those before had fewer than wanted.
+                let count = chain.free().min(want - got);
+                // SAFETY: the chain was taken just now; there is room.
+                let (walked, next) = unsafe { self.walk(slab, chain, into.add(got), count) };
+                got += walked;
+                if !next.is_none() {
+                    let mut rest = (next, chain.free() - walked);
+                    self.give_rest_back(slab, node, &mut rest, held.is_some());
+                }
+            }
+        }
+        got
+    }
+
+    /// Takes one object from the partial slabs of a node. Makes no slab. Not for debug caches. Context as for
+    /// [`refill_from`](Self::refill_from).
+    pub(crate) fn take_one_from(&self, node: &Node<M>, mode: Mode) -> Option<NonNull<u8>> {
+        let mut object = MaybeUninit::uninit();
+        // SAFETY: room for one.
+        let got = unsafe { self.refill_from(node, object.as_mut_ptr(), 1, mode) };
+        // SAFETY: it was written.
+        (got == 1).then(|| unsafe { object.assume_init() })
+    }
+
+    /// Takes the free objects of slabs from the front of the list, until there are as many as wanted.
+    #[inline]
+    fn take_slabs(&self, lists: &mut ListGuard<'_, M>, want: usize) -> Taken<M> {
+        let mut taken = Taken {
+            slabs: [const { MaybeUninit::uninit() }; AT_ONCE],
+            len: 0,
+        };
+        let mut left = want;
+        let map = *self.slabs().mm().frames();
+        for slab in lists.partial.iter::<M>(map) {
+            let word = slab.freelist();
+            if word.load().is_full() {
+                self.arrow(Arrow::SlabSkip);
+                continue;
+            }
+            let chain = word.take_for(left);
+            if chain.is_full() {
+                // Who refills from it was faster with what others freed.
+                self.arrow(Arrow::SlabSkip);
+                continue;
+            }
+            let free = chain.free();
+            if free <= left {
+                lists.partial.remove(slab);
+                self.arrow(Arrow::SlabTakeAll);
+            } else {
+                self.arrow(Arrow::SlabTakePart);
+            }
+            taken.slabs[taken.len].write((slab, chain));
+            taken.len += 1;
+            left = left.saturating_sub(free);
+            if left == 0 || taken.len == AT_ONCE {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Pushes back what was taken too much: a chain that ends in an object without a next one.
+    fn give_rest_back(
+        &self,
+        slab: Slab<M>,
+        node: &Node<M>,
+        rest: &mut (Link, usize),
+        locked: bool,
+    ) {
+        let join = |theirs: Freelist, first: Link| {
+            self.arrow(Arrow::SlabRestJoin);
+            // SAFETY: taken just now, and not empty.
+            let (tail, count) = unsafe { self.tail_of(slab, theirs) };
+            // SAFETY: the last object of that chain.
+            unsafe { self.write_link(tail, first) };
+            count
+        };
+        let word = slab.freelist();
+        if word.push_rest(rest, locked, join).is_ok() {
+            self.arrow(Arrow::SlabRest);
+            return;
+        }
+        // Not locked, so waiting is allowed.
+        let Some(mut lists) = node.lock(Mode::Spin) else {
+            return;
+        };
+        if word.push_rest(rest, true, join) == Ok(false) {
+            lists.partial.push_back(slab);
+        }
+        self.arrow(Arrow::SlabRestList);
     }
 }

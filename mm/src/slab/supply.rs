@@ -101,7 +101,7 @@ impl<M: Machine> KmemCache<M> {
 
     /// Whether an allocation is to look at other nodes' slabs before it makes a fresh one: in
     /// so many of a hundred cases.
-    fn prefers_others(&self) -> bool {
+    pub(super) fn prefers_others(&self) -> bool {
         let ratio = self.remote_node_defrag_ratio.load(Ordering::Relaxed);
         // The clock's last digits are chance enough, as Linux has it.
         ratio > 0 && M::now_ns() % 100 < u64::from(ratio)

@@ -80,6 +80,12 @@ impl Link {
         self.0 as usize
     }
 
+    /// As a number of 16 bits; [`NONE`](Self::NONE): all ones.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u16 {
+        self.0
+    }
+
     /// Whether it is [`NONE`](Self::NONE).
     #[inline(always)]
     pub const fn is_none(self) -> bool {
