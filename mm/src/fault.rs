@@ -46,9 +46,11 @@ use crate::{
 
 mod knobs;
 mod pages;
+mod slab;
 
 pub use knobs::{KnobError, Knobs, MARKS, Marks};
 pub use pages::PageFaults;
+pub use slab::SlabFaults;
 
 /// No thread, in a word that names one.
 const NOBODY: u64 = u64::MAX;
