@@ -32,10 +32,22 @@ pub enum Kind {
     BadVmallocAddress,
     /// Per-CPU memory is freed that was not allocated so.
     BadPerCpuAddress,
-    /// A free object of a slab was written to, where its link is.
+    /// Bytes beside an object of a debug cache were written to.
+    SlabRedZone,
+    /// A free object of a debug cache was written to.
+    SlabPoison,
+    /// Bytes of a slab that nobody uses were written to.
+    SlabPadding,
+    /// What a debug cache keeps of an object was written to.
+    SlabInfo,
+    /// A slab's freelist is damaged.
     SlabFreelist,
-    /// What is freed to a slab is no object, or is free already.
+    /// An object is freed that is free.
+    SlabDoubleFree,
+    /// What is freed to a cache is no object.
     SlabWrongFree,
+    /// What is freed to a cache is another one's.
+    SlabWrongCache,
 }
 
 impl Kind {
@@ -53,8 +65,14 @@ impl Kind {
             Self::Injected => "an allocation is made to fail",
             Self::BadVmallocAddress => "vfree of a bad address",
             Self::BadPerCpuAddress => "free of a bad per-CPU address",
-            Self::SlabFreelist => "freelist of a slab is damaged",
-            Self::SlabWrongFree => "wrong free to a slab",
+            Self::SlabRedZone => "a slab object's red zone was written to",
+            Self::SlabPoison => "a free slab object was written to",
+            Self::SlabPadding => "padding of a slab was written to",
+            Self::SlabInfo => "what is kept of a slab object was written to",
+            Self::SlabFreelist => "a slab's freelist is damaged",
+            Self::SlabDoubleFree => "double free of a slab object",
+            Self::SlabWrongFree => "free of what is no slab object",
+            Self::SlabWrongCache => "free of an object of another cache",
         }
     }
 }

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use super::{
     Flags, KmemCache, Machine, Mode, Slab,
     arrows::Arrow,
+    debug::WrongFree,
     list::SlabList,
     moves::{Pushed, TooMany},
     node::Node,
@@ -41,7 +42,7 @@ impl<M: Machine> KmemCache<M> {
             // SAFETY: in a slab of the cache, that lives while it has an object in use.
             let slab = unsafe { Slab::of_object(*self.slabs().mm().frames(), last) };
             let Some(index) = self.index_of(slab, last) else {
-                self.report_wrong_free(slab, last, "is no object");
+                self.report_wrong_free(slab, last, WrongFree::NoObject);
                 left -= 1;
                 continue;
             };
@@ -197,7 +198,7 @@ impl<M: Machine> KmemCache<M> {
             count,
         } = *chain;
         let Some(node) = self.node_of(slab) else {
-            self.report_wrong_free(slab, tail, "is on a node that the cache has no slabs of");
+            self.report_wrong_free(slab, tail, WrongFree::NoNode);
             return Ok(());
         };
         let Some(mut lists) = node.lock(mode) else {
@@ -219,7 +220,7 @@ impl<M: Machine> KmemCache<M> {
             Ok(pushed) => pushed,
             Err(TooMany) => {
                 drop(lists);
-                self.report_wrong_free(slab, tail, "is free already");
+                self.report_wrong_free(slab, tail, WrongFree::Free);
                 return Ok(());
             }
         };

@@ -21,10 +21,8 @@ use core::{
 
 use super::{
     KmemCache, Machine, Slab,
-    arrows::Arrow,
     word::{Freelist, Link},
 };
-use crate::report::{Kind, Report};
 
 /// A link that cannot be one: the free object was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,35 +282,5 @@ impl<M: Machine> KmemCache<M> {
             object = unsafe { first.add(next * self.layout.size as usize) };
         }
         unreachable!("a chain has an end")
-    }
-
-    /// A chain is cut: `lost` objects behind the link stay *in use* for ever.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn report_corrupt(&self, slab: Slab<M>, corrupt: Corrupt, lost: usize) {
-        self.arrow(Arrow::SlabCut);
-        M::memory_report(&Report {
-            kind: Kind::SlabFreelist,
-            frame: Some(slab.pfn()),
-            details: format_args!(
-                "cache {}, {slab:?}: {corrupt}; {lost} objects are lost",
-                self.name
-            ),
-            caller: None,
-            owner: None,
-        });
-    }
-
-    /// An object that is freed is none: it is left alone.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn report_wrong_free(&self, slab: Slab<M>, object: NonNull<u8>, why: &str) {
-        M::memory_report(&Report {
-            kind: Kind::SlabWrongFree,
-            frame: Some(slab.pfn()),
-            details: format_args!("cache {}, {slab:?}: {object:p} {why}", self.name),
-            caller: None,
-            owner: None,
-        });
     }
 }

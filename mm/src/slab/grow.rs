@@ -97,14 +97,11 @@ impl<M: Machine> KmemCache<M> {
         slab.freelist()
             .set(Freelist::new(Link::NONE, objects, objects));
         // Relaxed: the slab is published by the list lock. (Who walks all frames looks again.)
-        frame.pair[1].store(0, Ordering::Relaxed);
         frame.extra.store(0, Ordering::Relaxed);
         frame.tag.store(0, Ordering::Relaxed);
         let cache = core::ptr::from_ref(self).expose_provenance();
         frame.owner.store(cache, Ordering::Relaxed);
-        if self.is_debug() {
-            self.debug_new_slab(slab);
-        }
+        self.debug_new_slab(slab);
         if self.is_debug() || self.constructor.is_some() {
             for index in 0..objects {
                 let object = self.object_at(slab, index);

@@ -4,7 +4,9 @@ use core::{panic::Location, ptr::NonNull};
 
 use platform::NodeId;
 
-use super::{KmemCache, Machine, Mode, Slab, flush::Chain, node::Node, word::Link};
+use super::{
+    KmemCache, Machine, Mode, Slab, debug::WrongFree, flush::Chain, node::Node, word::Link,
+};
 use crate::Gfp;
 
 /// A lock was taken, and may not be waited for.
@@ -110,7 +112,7 @@ impl<M: Machine> KmemCache<M> {
             };
         }
         let Some(index) = self.index_of(slab, object) else {
-            self.report_wrong_free(slab, object, "is no object");
+            self.report_wrong_free(slab, object, WrongFree::NoObject);
             return Ok(());
         };
         let chain = Chain {
