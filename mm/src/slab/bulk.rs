@@ -139,16 +139,13 @@ impl<M: Machine> KmemCache<M> {
         if !gfp.contains(Gfp::ZERO) && !hooks.intersects(Hooks::ALLOC) {
             return true;
         }
+        if self.fails(gfp) {
+            return false;
+        }
         for index in 0..count {
             // SAFETY: as the caller promises.
             let object = unsafe { first.add(index).read() };
-            if !self.hook_alloc(hooks, gfp, object, caller) {
-                for index in 0..index {
-                    // SAFETY: as above.
-                    self.hook_free(hooks, unsafe { first.add(index).read() });
-                }
-                return false;
-            }
+            self.hook_alloc(hooks, gfp, object, caller);
         }
         true
     }

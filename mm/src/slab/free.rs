@@ -130,13 +130,17 @@ impl<M: Machine> KmemCache<M> {
             // The object may be the last thing that keeps the cache.
             self.hold();
         }
-        // A debug cache looks at the object before anything is done to it.
-        if hooks.intersects(Hooks::FREED) && !hooks.contains(Hooks::DEBUG) {
-            self.hook_free(hooks, object);
-        }
         // SAFETY: as the caller promises; the `hold` above.
         unsafe {
-            self.free_to_slab(object, caller);
+            if hooks.contains(Hooks::DEBUG) {
+                // It looks what the object is before anything is done to it.
+                self.debug_free(object, Mode::Spin, caller);
+            } else {
+                if hooks.intersects(Hooks::FREED) {
+                    self.hook_free(hooks, object);
+                }
+                self.free_to_slab(object, caller);
+            }
             if dying {
                 self.release();
             }

@@ -3,7 +3,7 @@
 
 use core::{panic::Location, ptr::NonNull};
 
-use super::{KmemCache, Machine, cache::Hooks};
+use super::{KmemCache, Machine, Mode, Slab, cache::Hooks};
 use crate::Gfp;
 
 impl Hooks {
@@ -20,8 +20,8 @@ impl Hooks {
 }
 
 impl<M: Machine> KmemCache<M> {
-    /// The end of every allocation of one object: hands it out, if the hooks agree. Any
-    /// context.
+    /// The end of every allocation of one object but prefilled ones: hands it out, unless it is
+    /// made to fail. Any context.
     #[inline(always)]
     pub(crate) fn hand_out(
         &self,
@@ -33,12 +33,47 @@ impl<M: Machine> KmemCache<M> {
         if !gfp.contains(Gfp::ZERO) && !hooks.intersects(Hooks::ALLOC) {
             return Some(object);
         }
-        self.hook_alloc(hooks, gfp, object, caller)
-            .then_some(object)
+        self.hand_out_hooked(hooks, gfp, object, caller)
     }
 
-    /// An object is about to be handed out: zeroes it if that is wanted, accounts it. Any context.
-    /// `false`: the allocation shall fail, and the object was freed.
+    #[inline(never)]
+    fn hand_out_hooked(
+        &self,
+        hooks: Hooks,
+        gfp: Gfp,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        if hooks.contains(Hooks::FAULTS) && self.should_fail(gfp) {
+            // SAFETY: nobody has had the object.
+            unsafe { self.give_up(object, caller) };
+            return None;
+        }
+        self.hook_alloc(hooks, gfp, object, caller);
+        Some(object)
+    }
+
+    /// The end of an allocation from a prefilled sheaf, which never fails.
+    #[inline(always)]
+    pub(crate) fn hand_out_prefilled(
+        &self,
+        gfp: Gfp,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        let hooks = self.hooks();
+        if gfp.contains(Gfp::ZERO) || hooks.intersects(Hooks::ALLOC.difference(Hooks::FAULTS)) {
+            self.hook_alloc(hooks, gfp, object, caller);
+        }
+    }
+
+    /// Whether an allocation of several objects is made to fail. Any context.
+    #[inline(always)]
+    pub(crate) fn fails(&self, gfp: Gfp) -> bool {
+        self.hooks().contains(Hooks::FAULTS) && self.should_fail(gfp)
+    }
+
+    /// An object is handed out: zeroes it if that is wanted, accounts it. Any context.
     #[inline(never)]
     pub(crate) fn hook_alloc(
         &self,
@@ -46,13 +81,31 @@ impl<M: Machine> KmemCache<M> {
         gfp: Gfp,
         object: NonNull<u8>,
         caller: &'static Location<'static>,
-    ) -> bool {
+    ) {
         let _ = caller;
         if gfp.contains(Gfp::ZERO) || hooks.contains(Hooks::ZERO_ON_ALLOC) {
             // SAFETY: the object is the allocator's.
             unsafe { self.zero(object) };
         }
-        true
+    }
+
+    /// Frees an object that nobody has had, without hooks. Any context, NMI too.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the object, and gives it up.
+    #[cold]
+    unsafe fn give_up(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let slab = Slab::of_object(*self.slabs().mm().frames(), object);
+            if self
+                .free_single(slab, object, Mode::NoLock, caller)
+                .is_err()
+            {
+                self.defer(object);
+            }
+        }
     }
 
     /// An object comes back: it is the allocator's from now on. Any context.
@@ -70,7 +123,7 @@ impl<M: Machine> KmemCache<M> {
     ///
     /// The object is the caller's.
     #[inline(always)]
-    unsafe fn zero(&self, object: NonNull<u8>) {
+    pub(super) unsafe fn zero(&self, object: NonNull<u8>) {
         use super::Flags;
         if self.constructor.is_none() && !self.flags.contains(Flags::TYPESAFE_BY_RCU) {
             // SAFETY: the caller's; so many bytes are its user's.

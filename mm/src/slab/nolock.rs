@@ -91,25 +91,48 @@ impl<M: Machine> KmemCache<M> {
         }
         // SAFETY: as the caller promises; the `hold` above.
         unsafe {
-            if !hooks.contains(Hooks::DEBUG) && hooks.intersects(Hooks::FREED) {
-                self.hook_free(hooks, object);
-            }
-            let slab = Slab::of_object(*self.slabs().mm().frames(), object);
-            let in_sheaf = !hooks.intersects(Hooks::DEBUG | Hooks::DYING)
-                && self.push_nolock(zone_pair(slab.frame()), object);
-            if in_sheaf {
-                self.count(Stat::FreeFastpath);
-            } else {
+            if hooks.contains(Hooks::DEBUG) {
                 self.count(Stat::FreeSlowpath);
-                if self
-                    .free_single(slab, object, Mode::NoLock, caller)
-                    .is_err()
-                {
+                // It looks what the object is before anything is done to it.
+                if !self.debug_free(object, Mode::NoLock, caller) {
                     self.defer(object);
                 }
+            } else {
+                self.free_plain_nolock(hooks, object, caller);
             }
             if dying {
                 self.release();
+            }
+        }
+    }
+
+    /// The same for a cache that is no debug cache.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free); the object keeps the cache.
+    #[inline(always)]
+    unsafe fn free_plain_nolock(
+        &self,
+        hooks: Hooks,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        if hooks.intersects(Hooks::FREED) {
+            self.hook_free(hooks, object);
+        }
+        // SAFETY: as the caller promises.
+        unsafe {
+            let slab = Slab::of_object(*self.slabs().mm().frames(), object);
+            let in_sheaf =
+                !hooks.contains(Hooks::DYING) && self.push_nolock(zone_pair(slab.frame()), object);
+            if in_sheaf {
+                return self.count(Stat::FreeFastpath);
+            }
+            self.count(Stat::FreeSlowpath);
+            let freed = self.free_single(slab, object, Mode::NoLock, caller);
+            if freed.is_err() {
+                self.defer(object);
             }
         }
     }

@@ -32,6 +32,9 @@ impl<M: Machine> KmemCache<M> {
     /// room for. `None`: no memory. Context as for [`alloc`](Self::alloc).
     #[track_caller]
     pub fn prefill(&self, gfp: Gfp, count: usize) -> Option<Prefilled<'_, M>> {
+        if self.fails(gfp) {
+            return None;
+        }
         let capacity = self.capacity() as usize;
         let sheaf = if count <= capacity && !self.is_dying() {
             self.arrow(Arrow::PrefillOwn);
@@ -117,14 +120,16 @@ impl<M: Machine> KmemCache<M> {
 }
 
 impl<M: Machine> Prefilled<'_, M> {
-    /// An object of the sheaf; `None`: it is empty (or the allocation is made to fail). Only [`Gfp::ZERO`] of `gfp` matters. Any
+    /// An object of the sheaf; `None`: it is empty. Only [`Gfp::ZERO`] of `gfp` matters. Any
     /// context.
     #[inline]
     #[track_caller]
     pub fn alloc(&mut self, gfp: Gfp) -> Option<NonNull<u8>> {
         // SAFETY: the sheaf is this one's.
         let object = unsafe { Sheaf::pop(self.sheaf) }?;
-        self.cache.hand_out(gfp, object, Location::caller())
+        self.cache
+            .hand_out_prefilled(gfp, object, Location::caller());
+        Some(object)
     }
 
     /// Sees to it that there are at least `count` objects; `false`: no memory, and what was
@@ -132,6 +137,9 @@ impl<M: Machine> Prefilled<'_, M> {
     #[track_caller]
     pub fn refill(&mut self, gfp: Gfp, count: usize) -> bool {
         let caller = Location::caller();
+        if self.len() < count && self.cache.fails(gfp) {
+            return false;
+        }
         // SAFETY: the sheaves are this one's.
         unsafe {
             if count > Sheaf::capacity(self.sheaf) as usize {

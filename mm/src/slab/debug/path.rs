@@ -11,7 +11,7 @@
 use core::{panic::Location, ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 use super::super::{
-    Flags, KmemCache, Machine, Mode, Place, Slab,
+    Flags, Hooks, KmemCache, Machine, Mode, Place, Slab,
     list::SlabList,
     node::{Lists, Node},
     word::{Freelist, Link},
@@ -218,6 +218,9 @@ impl<M: Machine> KmemCache<M> {
         // SAFETY: as above; it was its user's, who has given it up.
         unsafe {
             self.check_object(slab, object, State::Allocated, asker);
+            if self.hooks().contains(Hooks::ZERO_ON_FREE) {
+                self.zero(object);
+            }
             self.set_state(object, State::Free);
             self.fill_patterns(object, State::Free, 0);
             if let Some(track) = track {
