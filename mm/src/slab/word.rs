@@ -243,12 +243,12 @@ impl FreelistWord {
         let mut now = self.load();
         loop {
             let new = now.taken().with_listed(listed(now));
-            // Acquire: links and contents that pushers wrote are seen. Release: as for a push; what
-            // lists or unlists the slab is ordered by the list lock, so this one orders nothing, and Acquire
-            // alone is enough.
+            // Acquire: links and contents that pushers wrote are seen. No Release: a take hands
+            // nothing on, and as a read-modify-write it continues what the pushes before it released.
+            let (from, to) = (now.0, new.0);
             match self
                 .0
-                .compare_exchange_weak(now.0, new.0, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange_weak(from, to, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return now,
                 Err(found) => now = Freelist(found),
