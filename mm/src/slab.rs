@@ -57,6 +57,7 @@ pub use create::CreateError;
 pub use destroy::Leaked;
 pub use kmalloc::ZERO_SIZE;
 pub use machine::{Machine, Mode};
+pub use node::NodeCounts;
 pub use page::{Place, Slab};
 pub use prefill::Prefilled;
 pub use registry::{Alias, Caches};

@@ -9,8 +9,13 @@ use platform::{
 };
 
 use super::{
-    Alias, Machine, Slabs, layout::ObjectLayout, name::Name, node::Node, percpu::CpuSlab,
-    spec::Constructor, spec::Flags,
+    Alias, Machine, Slabs,
+    layout::ObjectLayout,
+    name::Name,
+    node::{Node, NodeCounts},
+    percpu::CpuSlab,
+    spec::Constructor,
+    spec::Flags,
 };
 
 bitflags::bitflags! {
@@ -118,6 +123,11 @@ impl<M: Machine> KmemCache<M> {
             seen = seen.with(node);
             self.node(node)
         })
+    }
+
+    /// What it has on a node; `None`: the node has no memory. Any context but NMI.
+    pub fn node_counts(&self, node: NodeId) -> Option<NodeCounts> {
+        self.node(node).map(Node::counts)
     }
 
     /// Empty slabs that each node keeps.

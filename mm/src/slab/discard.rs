@@ -43,23 +43,39 @@ impl<M: Machine> KmemCache<M> {
         let mut frames = 0;
         while let Some(slab) = slabs.pop_front::<M>(*self.slabs().mm().frames()) {
             frames += 1 << slab.order();
-            if self.is_debug() {
-                self.debug_old_slab(slab);
-            }
-            self.count(Stat::FreeSlab);
-            node.uncount_slab(slab.freelist().load().objects());
             if self.flags.contains(Flags::TYPESAFE_BY_RCU) {
-                // Relaxed: it is this CPU's still; whoever waits for it counts it first.
+                self.forget(node, slab);
+                // Relaxed: the slab is this CPU's still; whoever waits for it counts it first.
                 node.waiting.fetch_add(1, Ordering::Relaxed);
                 slab.set_place(Place::WaitsForRcu);
                 self.discard_by_rcu(slab);
             } else {
                 self.arrow(Arrow::SlabGone);
                 // SAFETY: the discarder's.
-                unsafe { self.free_slab(slab, mode) };
+                unsafe { self.unmake(node, slab, mode) };
             }
         }
         frames
+    }
+
+    /// Takes an empty slab, which nobody else knows of, off the counts.
+    fn forget(&self, node: &Node<M>, slab: Slab<M>) {
+        if self.is_debug() {
+            self.debug_old_slab(slab);
+        }
+        self.count(Stat::FreeSlab);
+        node.uncount_slab(slab.freelist().load().objects());
+    }
+
+    /// Gives an empty slab back at once. Context: as `mode` says.
+    ///
+    /// # Safety
+    ///
+    /// The slab is the caller's, and nobody else looks at its objects.
+    pub(crate) unsafe fn unmake(&self, node: &Node<M>, slab: Slab<M>, mode: Mode) {
+        self.forget(node, slab);
+        // SAFETY: passed on.
+        unsafe { self.free_slab(slab, mode) };
     }
 
     /// Gives a slab's pages back. The cache may be gone afterwards, if the caller has nothing else

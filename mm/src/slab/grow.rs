@@ -7,7 +7,6 @@ use platform::NodeId;
 use super::{
     KmemCache, Machine, Mode, Slab,
     arrows::Arrow,
-    list::SlabList,
     stats::Stat,
     word::{Freelist, Link},
 };
@@ -38,7 +37,7 @@ impl<M: Machine> KmemCache<M> {
         let Some(node) = self.node_of(slab) else {
             // A node that got memory after the cache was made.
             // SAFETY: allocated above, and nobody knows of it.
-            unsafe { self.slabs().mm().free_pages(pfn, order, Use::Slab) };
+            unsafe { self.slabs().mm().free_pages_nolock(pfn, order, Use::Slab) };
             return Err(NoMemory);
         };
         let objects = self.layout.objects_of(order);
@@ -48,9 +47,9 @@ impl<M: Machine> KmemCache<M> {
         self.count(Stat::AllocSlab);
         let Some(mut lists) = node.lock(mode) else {
             self.arrow(Arrow::SlabMadeLost);
-            let mut slabs = SlabList::default();
-            slabs.push_back(slab);
-            self.discard(node, slabs, mode);
+            // No reader has seen it, so it need not wait for a grace period.
+            // SAFETY: made above, and nobody knows of it.
+            unsafe { self.unmake(node, slab, mode) };
             return Err(NoMemory);
         };
         let word = slab.freelist();

@@ -56,7 +56,42 @@ impl<M: Machine> Node<M> {
     }
 }
 
+/// What a cache has on a node. Exact when nobody allocates or frees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounts {
+    /// Slabs, but for those that wait for a grace period.
+    pub slabs: u64,
+    /// Objects in them, free or not.
+    pub objects: u64,
+    /// Of the slabs, those on the list of partial ones.
+    pub partial: u64,
+    /// Slabs that wait for a grace period.
+    pub waiting: u64,
+    /// How often the list lock was taken.
+    pub list_locked: u64,
+    /// How often it seemed held before.
+    pub list_waited: u64,
+}
+
 impl<M: Machine> Node<M> {
+    /// What there is. Any context but NMI.
+    pub fn counts(&self) -> NodeCounts {
+        // Before the lock, which this call should not count.
+        let [list_locked, list_waited] =
+            [&self.contention.taken, &self.contention.contended].map(|c| c.load(Ordering::Relaxed));
+        let partial = self.lists.lock().partial.len() as u64;
+        NodeCounts {
+            // Relaxed: statistics.
+            slabs: self.slabs.load(Ordering::Relaxed),
+            objects: self.objects.load(Ordering::Relaxed),
+            partial,
+            // Acquire: pairs with the Release of callbacks.
+            waiting: self.waiting.load(Ordering::Acquire),
+            list_locked,
+            list_waited,
+        }
+    }
+
     /// Takes the list lock, and counts that; `None`: it is taken, and `mode` does not wait.
     #[inline]
     #[track_caller]
