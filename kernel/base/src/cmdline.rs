@@ -27,7 +27,7 @@ mod token;
 
 pub use keys::{KEYS, Key, ValueType};
 pub use line::{
-    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, OnPanic, Rcu, Shuffle,
+    CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, OnPanic, Rcu, Shuffle, Slab,
 };
 pub use problem::{MAX_PROBLEMS, Problem, ProblemKind};
 pub use text::{Chars, Text};

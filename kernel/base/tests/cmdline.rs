@@ -2,7 +2,7 @@
 
 use kernel_base::cmdline::{
     CommandLine, DEFAULT_CASE_TIMEOUT_MS, DEFAULT_ROUNDS, Faults, KEYS, MAX_PROBLEMS, OnPanic,
-    ProblemKind, Rcu, Shuffle, Tokens, ValueType,
+    ProblemKind, Rcu, Shuffle, Slab, Tokens, ValueType,
 };
 use log::LevelFilter;
 use proptest::prelude::*;
@@ -24,6 +24,7 @@ fn empty_line_has_defaults() {
         assert_eq!((line.bench, line.bench_list), (None, false));
         assert_eq!((line.page_poison, line.page_owner), (false, false));
         assert_eq!(line.fail_page_alloc, None);
+        assert_eq!(line.slab, Slab::default());
         assert_eq!(line.bench_rounds, DEFAULT_ROUNDS);
         assert_eq!((line.kunit_shuffle, line.kunit_repeat), (None, 1));
         assert_eq!(line.kunit_timeout_ms, DEFAULT_CASE_TIMEOUT_MS);
@@ -44,6 +45,8 @@ fn every_key_is_read() {
         kunit.repeat=3 kunit.after=mm.alloc kunit.timeout_ms=500 kunit.percent=5 kunit.planted=hang \
         bench=pair,rcu_* bench.list bench.rounds=3 schedule=9 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot \
         page_poison=on page_owner=1 fail_page_alloc=2,50,4096,-1 \
+        slub_debug=FZ,kmalloc-*;P,a failslab=3,10,0,7 init_on_alloc=on init_on_free=1 \
+        slab_freelist_hardened=on slab_freelist_random=on \
         rcu.blimit=1 rcu.fanout=2 rcu.fanout_leaf=3 rcu.jiffies_till_first_fqs=0 \
         rcu.jiffies_till_next_fqs=5 rcu.jiffies_till_sched_qs=6 rcu.min_interval_us=7 \
         rcu.qhimark=8 rcu.stall_timeout_ms=10 \
@@ -79,6 +82,20 @@ fn every_key_is_read() {
         times: None,
     };
     assert_eq!(line.fail_page_alloc, Some(faults));
+    let slab = Slab {
+        debug: Some("FZ,kmalloc-*;P,a"),
+        faults: Some(Faults {
+            interval: 3,
+            probability: 10,
+            space: 0,
+            times: Some(7),
+        }),
+        init_on_alloc: true,
+        init_on_free: true,
+        hardened: true,
+        random: true,
+    };
+    assert_eq!(line.slab, slab);
     let rcu = Rcu {
         blimit: Some(1),
         fanout: Some(2),
@@ -198,6 +215,10 @@ fn malformed_values_change_nothing() {
         "page_poison=maybe",
         "page_owner=",
         "fail_page_alloc=1,2,3",
+        "failslab=1,2,3",
+        "init_on_alloc=yes",
+        "slab_freelist_random=2",
+        r#"slub_debug="P,a\"""#,
         "fail_page_alloc=1,2,3,4,5",
         "fail_page_alloc=1,101,0,1",
         "fail_page_alloc=1,+10,0,1",

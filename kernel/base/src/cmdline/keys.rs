@@ -44,6 +44,8 @@ pub enum ValueType {
     Switch,
     /// Knobs of fault injection, as Linux's `fail_page_alloc` has them.
     Faults,
+    /// Which slab caches are debug caches, as Linux's `slub_debug` has it.
+    SlubDebug,
 }
 
 impl fmt::Display for ValueType {
@@ -62,6 +64,7 @@ impl fmt::Display for ValueType {
             Self::OnPanic => "halt|exit|reboot",
             Self::Switch => "on|off",
             Self::Faults => "INTERVAL,PROBABILITY,SPACE,TIMES",
+            Self::SlubDebug => "LETTERS[,CACHE...][;...]",
         })
     }
 }
@@ -112,6 +115,26 @@ pub const KEYS: &[Key] = &[
         "none fails",
         "make allocations of pages fail: each INTERVAL-th, with PROBABILITY percent, after SPACE \
          pages, TIMES at most (-1: no end); as on Linux, none of single pages or that may sleep",
+    ),
+    key(
+        "failslab",
+        ValueType::Faults,
+        "none fails",
+        "make allocations of objects fail, like fail_page_alloc, with SPACE in bytes; as on Linux, \
+         none that may sleep",
+    ),
+    key(
+        "init_on_alloc",
+        ValueType::Switch,
+        "off",
+        "zero objects when they are allocated, but those with a constructor, TYPESAFE_BY_RCU or \
+         POISON",
+    ),
+    key(
+        "init_on_free",
+        ValueType::Switch,
+        "off",
+        "zero objects when they are freed, with the same exceptions",
     ),
     key(
         "kunit",
@@ -283,6 +306,26 @@ pub const KEYS: &[Key] = &[
         "off",
         "in checked builds, a seed by which locks and calls between CPUs yield, wait or are \
          interrupted",
+    ),
+    key(
+        "slab_freelist_hardened",
+        ValueType::Switch,
+        "off",
+        "mix the links between free objects with a secret of their cache",
+    ),
+    key(
+        "slab_freelist_random",
+        ValueType::Switch,
+        "off",
+        "link the objects of fresh slabs in a random order",
+    ),
+    key(
+        "slub_debug",
+        ValueType::SlubDebug,
+        "none",
+        "make slab caches debug caches, those called CACHE (which may end with *) or else all: F \
+         checks, Z has red zones, P poisons, U keeps who allocated and freed, - nothing; no letter \
+         is FZPU",
     ),
     key(
         "tsc_khz",

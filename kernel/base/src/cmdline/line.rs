@@ -105,6 +105,35 @@ impl Rcu {
     }
 }
 
+/// What was given for slab caches; see [`KEYS`] for the meanings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slab<'a> {
+    /// `slub_debug=`, not looked at yet.
+    pub debug: Option<&'a str>,
+    /// `failslab=`: which allocations of objects fail.
+    pub faults: Option<Faults>,
+    /// `init_on_alloc=`
+    pub init_on_alloc: bool,
+    /// `init_on_free=`
+    pub init_on_free: bool,
+    /// `slab_freelist_hardened=`
+    pub hardened: bool,
+    /// `slab_freelist_random=`
+    pub random: bool,
+}
+
+impl Slab<'_> {
+    /// All absent.
+    const NONE: Self = Self {
+        debug: None,
+        faults: None,
+        init_on_alloc: false,
+        init_on_free: false,
+        hardened: false,
+        random: false,
+    };
+}
+
 /// What the command line says, key by key; see [`KEYS`] for their meanings.
 #[derive(Clone, Debug)]
 pub struct CommandLine<'a> {
@@ -140,6 +169,8 @@ pub struct CommandLine<'a> {
     pub kunit_planted: Option<Text<'a>>,
     /// `rcu.*=`: knobs of RCU.
     pub rcu: Rcu,
+    /// What is checked and switched on in slab caches.
+    pub slab: Slab<'a>,
     /// `rcutorture=`: for how many seconds to torture RCU.
     pub rcutorture: Option<u64>,
     /// `rcutorture.fault=`: the fault to switch on meanwhile.
@@ -190,6 +221,7 @@ impl<'a> CommandLine<'a> {
             kunit_percent: None,
             kunit_planted: None,
             rcu: Rcu::NONE,
+            slab: Slab::NONE,
             rcutorture: None,
             rcutorture_fault: None,
             rcutorture_overlong: false,
@@ -320,6 +352,12 @@ impl<'a> CommandLine<'a> {
             "fail_page_alloc" => self.fail_page_alloc = Some(faults(value)?),
             "page_owner" => self.page_owner = switch(value)?,
             "page_poison" => self.page_poison = switch(value)?,
+            "failslab" => self.slab.faults = Some(faults(value)?),
+            "init_on_alloc" => self.slab.init_on_alloc = switch(value)?,
+            "init_on_free" => self.slab.init_on_free = switch(value)?,
+            "slab_freelist_hardened" => self.slab.hardened = switch(value)?,
+            "slab_freelist_random" => self.slab.random = switch(value)?,
+            "slub_debug" => self.slab.debug = Some(value.as_plain()?),
             "kunit" => self.kunit = Some(not_empty(value)?),
             "kunit.shuffle" => self.kunit_shuffle = Some(shuffle(value)?),
             "kunit.repeat" => self.kunit_repeat = count(value)?,

@@ -45,16 +45,13 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
         "bench.list" => line.bench_list.then(|| String::from("on")),
         "bench.rounds" => differs(line.bench_rounds, DEFAULT_ROUNDS),
         "debug_exit" => line.debug_exit.map(|port| format!("{port:#x}")),
-        "fail_page_alloc" => line.fail_page_alloc.map(|faults| {
-            let Faults {
-                interval,
-                probability,
-                space,
-                times,
-            } = faults;
-            let times = times.map_or(-1, i64::from);
-            format!("{interval},{probability},{space},{times}")
-        }),
+        "fail_page_alloc" => line.fail_page_alloc.map(faults),
+        "failslab" => line.slab.faults.map(faults),
+        "init_on_alloc" => line.slab.init_on_alloc.then(|| String::from("on")),
+        "init_on_free" => line.slab.init_on_free.then(|| String::from("on")),
+        "slab_freelist_hardened" => line.slab.hardened.then(|| String::from("on")),
+        "slab_freelist_random" => line.slab.random.then(|| String::from("on")),
+        "slub_debug" => line.slab.debug.map(String::from),
         "page_owner" => line.page_owner.then(|| String::from("on")),
         "page_poison" => line.page_poison.then(|| String::from("on")),
         "kunit" => line.kunit.map(|globs| globs.to_string()),
@@ -93,4 +90,15 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
 
 fn differs(value: u64, default: u64) -> Option<String> {
     (value != default).then(|| value.to_string())
+}
+
+fn faults(faults: Faults) -> String {
+    let Faults {
+        interval,
+        probability,
+        space,
+        times,
+    } = faults;
+    let times = times.map_or(-1, i64::from);
+    format!("{interval},{probability},{space},{times}")
 }
