@@ -29,6 +29,9 @@
 //!   `preempt_enable` to 0, `irq_restore` to on, `relax`. To a waiting thread of higher
 //!   priority always, to one of the same priority if the seed says so.
 //!
+//! (Marks are points in builds with debug assertions only: the others are for figures, and a
+//! mark costs them nothing.)
+//!
 //! So whatever lies between `preempt_disable` and `preempt_enable` has its CPU for itself,
 //! as on metal, and so has a straight piece of code without a point. A thread that may run
 //! anywhere (`cpu: None`) takes any idle CPU when it is woken, and may move at a point.
@@ -87,6 +90,7 @@ mod hotplug;
 mod inject;
 mod join;
 mod machine;
+mod quick;
 mod random;
 mod sched;
 mod seam;
@@ -186,7 +190,8 @@ impl Builder {
     }
 
     /// Points decide nothing by chance: a thread keeps its CPU until one of higher priority
-    /// wants it, and is not delayed. For figures; tests want chance.
+    /// wants it, and is not delayed. Where preemption or interrupts come on, only one place in
+    /// 256 is a point. For figures; tests want chance.
     #[must_use]
     pub fn steady(self) -> Self {
         Self {

@@ -120,6 +120,11 @@ impl Areas {
         unsafe { base.add(offset) }
     }
 
+    /// Where a CPU's area begins.
+    pub(super) fn base(&self, cpu: CpuId) -> *mut u8 {
+        self.bases[cpu.index()].as_ptr()
+    }
+
     pub(super) fn assert_free(&self) {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let (pieces, bytes) = (used.len(), used.values().sum::<usize>());

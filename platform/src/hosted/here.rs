@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     attached::Values,
     machine::{CALLS, CpuState, DEFERRED, Inner, LOOK},
+    quick,
     seam::Hosted,
     thread::Thread,
 };
@@ -38,8 +39,7 @@ std::thread_local! {
 pub(super) struct Here {
     pub(super) machine: Arc<Inner>,
     pub(super) thread: Thread,
-    pub(super) cpu: Cell<CpuId>,
-    pub(super) preempt: Cell<u32>,
+    cpu: Cell<CpuId>,
     pub(super) irqs_off: Cell<bool>,
     pub(super) context: Cell<Context>,
     /// In an interrupt: what it came upon could sleep, or was the idle loop.
@@ -58,12 +58,16 @@ impl<'a> Inside<'a> {
     pub(super) fn new(here: &'a Here) -> Self {
         assert_outside();
         HERE.set(here);
+        quick::set_preempt(0);
+        quick::set_skip(here.machine.steady);
+        here.set_cpu(here.cpu());
         Self(here)
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
+        quick::set_area(ptr::null_mut());
         HERE.set(ptr::null());
     }
 }
@@ -111,8 +115,8 @@ impl<'a> Restore<'a> {
     pub(super) fn of(here: &'a Here) -> Self {
         Self {
             here,
-            cpu: here.cpu.get(),
-            preempt: here.preempt.get(),
+            cpu: here.cpu(),
+            preempt: quick::preempt(),
             irqs_off: here.irqs_off.get(),
             context: here.context.get(),
             upon_quiescent: here.upon_quiescent.get(),
@@ -124,8 +128,8 @@ impl<'a> Restore<'a> {
 
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
-        self.here.cpu.set(self.cpu);
-        self.here.preempt.set(self.preempt);
+        self.here.set_cpu(self.cpu);
+        quick::set_preempt(self.preempt);
         self.here.irqs_off.set(self.irqs_off);
         self.here.context.set(self.context);
         self.here.upon_quiescent.set(self.upon_quiescent);
@@ -149,7 +153,6 @@ impl Here {
             machine,
             thread,
             cpu: Cell::new(CpuId::BOOT),
-            preempt: Cell::new(0),
             irqs_off: Cell::new(false),
             context: Cell::new(Context::Task),
             upon_quiescent: Cell::new(false),
@@ -159,8 +162,18 @@ impl Here {
         }
     }
 
+    /// The CPU whose baton the thread has.
+    pub(super) fn cpu(&self) -> CpuId {
+        self.cpu.get()
+    }
+
+    fn set_cpu(&self, cpu: CpuId) {
+        self.cpu.set(cpu);
+        quick::set_area(self.machine.areas.base(cpu));
+    }
+
     pub(super) fn own(&self) -> &CpuState {
-        &self.machine.cpus[self.cpu.get().index()]
+        &self.machine.cpus[self.cpu().index()]
     }
 
     /// The values of the thread that runs here, or was interrupted here.
@@ -173,7 +186,7 @@ impl Here {
     }
 
     pub(super) fn is_pinned(&self) -> bool {
-        self.preempt.get() > 0 || self.irqs_off.get()
+        quick::preempt() > 0 || self.irqs_off.get()
     }
 
     pub(super) fn may_sleep(&self) -> bool {
@@ -188,7 +201,7 @@ impl Here {
 
     /// The thread ends.
     pub(super) fn finish(&self) {
-        assert_eq!(self.preempt.get(), 0, "a thread ends with preemption off");
+        assert_eq!(quick::preempt(), 0, "a thread ends with preemption off");
         assert!(!self.irqs_off.get(), "a thread ends with interrupts off");
         self.check_empty(Context::Task);
         self.take_interrupts();
@@ -217,14 +230,14 @@ impl Here {
     /// Runs `f` as an interrupt or NMI of this CPU, or of one that was borrowed.
     pub(super) fn as_interrupt(&self, context: Context, f: impl FnOnce()) {
         let _return = Restore::of(self);
-        let preempt = self.preempt.get();
+        let preempt = quick::preempt();
         self.upon_quiescent.set(self.may_sleep());
-        self.preempt.set(preempt + 1);
+        quick::set_preempt(preempt + 1);
         self.irqs_off.set(true);
         self.context.set(context);
         f();
         assert_eq!(
-            self.preempt.get(),
+            quick::preempt(),
             preempt + 1,
             "a handler turned preemption off and left it so"
         );
@@ -294,10 +307,10 @@ impl Here {
         if self.own().switch_wanted.load(Ordering::Relaxed) {
             self.note_switch();
         }
-        let wanted = machine.hints.wanted(self.cpu.get());
+        let wanted = machine.hints.wanted(self.cpu());
         let mine = self.thread.0.priority as u8 + 1;
         let floats = self.thread.0.cpu.is_none();
-        if floats && !machine.online().contains(self.cpu.get()) {
+        if floats && !machine.online().contains(self.cpu()) {
             self.leave(Leave::Move);
         } else if wanted > mine || wanted == mine && drawn >> 8 & 63 < SWITCHES {
             self.leave(Leave::For(self.thread.0.priority));
@@ -322,7 +335,7 @@ impl Here {
         assert!(self.may_sleep(), "yields where it may not");
         self.point();
         let priority = self.thread.0.priority;
-        let wanted = self.machine.hints.wanted(self.cpu.get());
+        let wanted = self.machine.hints.wanted(self.cpu());
         if !std::thread::panicking() && wanted > priority as u8 {
             self.leave(Leave::For(priority));
         }
@@ -343,7 +356,7 @@ impl Here {
 
     fn leave(&self, why: Leave) {
         self.note_switch();
-        let (machine, cpu, thread) = (&*self.machine, self.cpu.get(), &self.thread);
+        let (machine, cpu, thread) = (&*self.machine, self.cpu(), &self.thread);
         let mut sched = machine.sched();
         let next = match why {
             Leave::For(priority) => match sched.pick(cpu, priority, &machine.hints) {
@@ -380,7 +393,7 @@ impl Here {
         {
             let mut sched = machine.sched();
             thread.set_on_cpu(None);
-            sched.give_up(self.cpu.get(), &machine.hints);
+            sched.give_up(self.cpu(), &machine.hints);
             // Whoever wakes it from here on comes to this lock.
             if thread.0.park.left() {
                 sched.make_ready(thread.clone(), &machine.hints);
@@ -412,7 +425,7 @@ impl Here {
     fn wait_for_cpu(&self) {
         loop {
             if let Some(cpu) = self.thread.on_cpu() {
-                self.cpu.set(cpu);
+                self.set_cpu(cpu);
                 return;
             }
             if self.machine.has_failed() {
@@ -449,8 +462,8 @@ impl Here {
     /// This is the idle loop of `cpu`, which it has borrowed, until the result is dropped.
     pub(super) fn stand_for(&self, cpu: CpuId) -> Restore<'_> {
         let restore = Restore::of(self);
-        self.cpu.set(cpu);
-        self.preempt.set(0);
+        self.set_cpu(cpu);
+        quick::set_preempt(0);
         self.irqs_off.set(false);
         self.context.set(Context::Task);
         self.borrowed.set(true);

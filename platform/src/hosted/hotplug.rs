@@ -25,7 +25,7 @@ impl Here {
             machine.set_online(&mut sched, cpu, false);
         }
         // It may be on that CPU itself, and leaves it at the next point.
-        while self.cpu.get() == cpu || !machine.sched().borrow(cpu, &machine.hints) {
+        while self.cpu() == cpu || !machine.sched().borrow(cpu, &machine.hints) {
             Hosted::park_until(Hosted::now_ns() + LOOK_NS);
         }
         {
@@ -54,7 +54,7 @@ impl Here {
 
     /// Runs `f` with interrupts and preemption off, and nothing injected.
     fn alone(&self, f: impl FnOnce()) {
-        self.preempt.set(1);
+        super::quick::set_preempt(1);
         self.irqs_off.set(true);
         self.calm.set(true);
         f();

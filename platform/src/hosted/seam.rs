@@ -21,6 +21,7 @@ use super::{
     here::with,
     join,
     machine::{CALLS, DEFERRED},
+    quick,
     thread::Thread,
 };
 use crate::{
@@ -138,7 +139,7 @@ unsafe impl Platform for Hosted {
     type IrqState = bool;
 
     fn current_cpu() -> CpuId {
-        with(|here| here.cpu.get())
+        with(|here| here.cpu())
     }
 
     fn possible_cpus() -> CpuMask {
@@ -162,19 +163,14 @@ unsafe impl Platform for Hosted {
         with(|here| here.machine.distances[from.index()][to.index()])
     }
 
+    #[inline(always)]
     fn preempt_disable() {
-        with(|here| here.preempt.set(here.preempt.get() + 1));
+        quick::disable();
     }
 
+    #[inline(always)]
     fn preempt_enable() {
-        with(|here| {
-            let depth = here.preempt.get().checked_sub(1);
-            let depth = depth.expect("preemption was not off");
-            here.preempt.set(depth);
-            if depth == 0 {
-                here.point();
-            }
-        });
+        quick::enable();
     }
 
     fn irq_save() -> bool {
@@ -184,10 +180,10 @@ unsafe impl Platform for Hosted {
     fn irq_restore(was_off: bool) {
         with(|here| {
             here.irqs_off.set(was_off);
-            if !was_off {
-                here.point();
-            }
         });
+        if !was_off {
+            quick::place();
+        }
     }
 
     fn irqs_enabled() -> bool {
@@ -211,32 +207,34 @@ unsafe impl Platform for Hosted {
         with(|here| unsafe { here.machine.areas.free(addr.0, layout) });
     }
 
+    #[inline(always)]
     fn percpu_here(addr: PerCpuAddr) -> NonNull<u8> {
-        with(|here| {
-            assert!(
-                here.is_pinned(),
-                "per-CPU memory is used with preemption on"
-            );
-            here.machine.areas.on(addr.0, here.cpu.get())
-        })
+        if cfg!(debug_assertions) {
+            return with(|here| {
+                assert!(
+                    here.is_pinned(),
+                    "per-CPU memory is used with preemption on"
+                );
+                here.machine.areas.on(addr.0, here.cpu())
+            });
+        }
+        quick::own_copy(addr.0)
     }
 
     fn percpu_on(addr: PerCpuAddr, cpu: CpuId) -> NonNull<u8> {
         with(|here| here.machine.areas.on(addr.0, cpu))
     }
 
+    #[inline(always)]
     unsafe fn percpu_add(addr: PerCpuAddr, value: u64) {
-        with(|here| {
-            let word = here.machine.areas.on(addr.0, here.cpu.get());
-            // SAFETY: a live atomic word (contract).
-            let word = unsafe { word.cast::<AtomicU64>().as_ref() };
-            // Load and store apart will do: only the holder of a CPU's baton writes its
-            // words, interrupts and other threads of the CPU come at points only, and there
-            // is none in here. Relaxed: a statistic; the next holder of the baton sees the
-            // store because the baton is handed on under a lock.
-            let sum = word.load(Ordering::Relaxed).wrapping_add(value);
-            word.store(sum, Ordering::Relaxed);
-        });
+        // SAFETY: a live atomic word (contract).
+        let word = unsafe { quick::own_copy(addr.0).cast::<AtomicU64>().as_ref() };
+        // Load and store apart will do: only the holder of a CPU's baton writes its words,
+        // interrupts and other threads of the CPU come at points only, and there is none in
+        // here. Relaxed: a statistic; the next holder of the baton sees the store because the
+        // baton is handed on under a lock.
+        let sum = word.load(Ordering::Relaxed).wrapping_add(value);
+        word.store(sum, Ordering::Relaxed);
     }
 
     fn now_ns() -> u64 {
@@ -300,9 +298,10 @@ unsafe impl Platform for Hosted {
         with(|here| {
             assert!(here.context.get() != Context::Nmi, "an NMI calls CPUs");
             Self::mark(Mark::Call);
-            let depth = here.preempt.replace(here.preempt.get() + 1);
+            let depth = quick::preempt();
+            quick::set_preempt(depth + 1);
             let machine = &*here.machine;
-            let own = here.cpu.get();
+            let own = here.cpu();
             // No CPU goes while the call is sent.
             let sending = machine.sending.lock();
             let sending = sending.unwrap_or_else(PoisonError::into_inner);
@@ -326,7 +325,7 @@ unsafe impl Platform for Hosted {
                 here.wait_for_call(others);
             }
             core::mem::forget(bomb);
-            here.preempt.set(depth);
+            quick::set_preempt(depth);
         });
         let panic = panics.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(panic) = panic {
@@ -352,8 +351,11 @@ unsafe impl Platform for Hosted {
         with(|here| here.relax());
     }
 
+    #[inline(always)]
     fn mark(_mark: Mark) {
-        with(|here| here.point());
+        if cfg!(debug_assertions) {
+            with(|here| here.point());
+        }
     }
 
     fn lock_acquire(acquisition: &Acquisition) {
