@@ -18,7 +18,7 @@ use super::{
     KmemCache, Machine, Mode,
     arrows::Arrow,
     barn::Stack,
-    percpu::{CpuSheaves, pair_of},
+    percpu::{CpuSheaves, SheavesGuard, pair_of},
     sheaf::Sheaf,
     stats::Stat,
     supply::From,
@@ -47,21 +47,30 @@ impl<M: Machine> KmemCache<M> {
     #[inline(always)]
     #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        match self.pop_here() {
-            Some(object) => {
-                self.count(Stat::AllocFastpath);
-                self.hand_out(gfp, object, Location::caller())
-            }
-            None => self.alloc_slowly(gfp, Location::caller()),
-        }
+        let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
+            return self.alloc_slowly(gfp, Location::caller());
+        };
+        // SAFETY: the lock is held.
+        let Some(object) = (unsafe { Sheaf::pop(sheaves.main) }) else {
+            return self.alloc_from_empty(sheaves, gfp, Location::caller());
+        };
+        drop(sheaves);
+        self.count(Stat::AllocFastpath);
+        self.hand_out(gfp, object, Location::caller())
     }
 
-    /// The latest object of this CPU's main sheaf.
-    #[inline(always)]
-    fn pop_here(&self) -> Option<NonNull<u8>> {
-        let sheaves = self.cpus.try_lock_in(|cpu| &cpu.sheaves)?;
-        // SAFETY: the lock is held.
-        unsafe { Sheaf::pop(sheaves.main) }
+    /// [`alloc_slowly`](Self::alloc_slowly) with the lock held. (Giving it back here keeps the
+    /// fast path from looking twice whether there was an object.)
+    #[cold]
+    #[inline(never)]
+    fn alloc_from_empty(
+        &self,
+        sheaves: SheavesGuard<'_, M>,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        drop(sheaves);
+        self.alloc_slowly(gfp, caller)
     }
 
     #[cold]

@@ -15,7 +15,11 @@
 use core::{panic::Location, ptr::NonNull};
 
 use super::{
-    KmemCache, Machine, Mode, Slab, arrows::Arrow, cache::Hooks, percpu::zone_pair, sheaf::Sheaf,
+    KmemCache, Machine, Mode, Slab,
+    arrows::Arrow,
+    cache::Hooks,
+    percpu::{SheavesGuard, zone_pair},
+    sheaf::Sheaf,
     stats::Stat,
 };
 
@@ -30,30 +34,37 @@ impl<M: Machine> KmemCache<M> {
     #[track_caller]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let hooks = self.hooks();
-        // SAFETY: as the caller promises.
+        // SAFETY: as the caller promises. The lock is held.
         unsafe {
             if hooks.intersects(Hooks::FREE) {
-                self.free_hooked(hooks, object, Location::caller());
-            } else if self.push_here(object) {
-                self.count(Stat::FreeFastpath);
-            } else {
-                self.free_slowly(object, Location::caller());
+                return self.free_hooked(hooks, object, Location::caller());
+            }
+            let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
+                return self.free_slowly(object, Location::caller());
+            };
+            if !Sheaf::push(sheaves.main, object) {
+                return self.free_to_full(sheaves, object, Location::caller());
             }
         }
+        self.count(Stat::FreeFastpath);
     }
 
-    /// Puts an object into this CPU's main sheaf, if there is room.
+    /// [`free_slowly`](Self::free_slowly) with the lock held, as for allocations.
     ///
     /// # Safety
     ///
-    /// As for [`free`](Self::free), if this gives `true`.
-    #[inline(always)]
-    unsafe fn push_here(&self, object: NonNull<u8>) -> bool {
-        match self.cpus.try_lock_in(|cpu| &cpu.sheaves) {
-            // SAFETY: the lock is held; as the caller promises.
-            Some(sheaves) => unsafe { Sheaf::push(sheaves.main, object) },
-            None => false,
-        }
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_to_full(
+        &self,
+        sheaves: SheavesGuard<'_, M>,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        drop(sheaves);
+        // SAFETY: as the caller promises.
+        unsafe { self.free_slowly(object, caller) };
     }
 
     /// Freeing where there is more to do: on machines with several nodes that is always so.

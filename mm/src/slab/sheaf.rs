@@ -132,7 +132,10 @@ impl Sheaf {
     pub unsafe fn pop(this: NonNull<Self>) -> Option<NonNull<u8>> {
         // SAFETY: the caller's; one of the filled places is read.
         unsafe {
-            let len = Self::len(this).checked_sub(1)?;
+            let (len, is_empty) = Self::len(this).overflowing_sub(1);
+            if is_empty {
+                return None;
+            }
             (*this.as_ptr()).len = len;
             Some(Self::objects(this).add(len as usize).read())
         }
