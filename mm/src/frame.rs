@@ -255,6 +255,12 @@ impl Word {
         State::of_code(self.0 & 0xff)
     }
 
+    /// Whether [`state`](Self::state) is `state`; one comparison.
+    #[inline(always)]
+    pub const fn is(self, state: State) -> bool {
+        self.0 & 0xff == state.code()
+    }
+
     /// The order of its block.
     #[inline(always)]
     pub const fn order(self) -> usize {

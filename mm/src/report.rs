@@ -48,6 +48,10 @@ pub enum Kind {
     SlabWrongFree,
     /// What is freed to a cache is another one's.
     SlabWrongCache,
+    /// Memory is freed by kfree that is not kmalloc's.
+    BadKmallocAddress,
+    /// A slab cache is destroyed while an object of it is in use.
+    SlabLeak,
 }
 
 impl Kind {
@@ -73,6 +77,8 @@ impl Kind {
             Self::SlabDoubleFree => "double free of a slab object",
             Self::SlabWrongFree => "free of what is no slab object",
             Self::SlabWrongCache => "free of an object of another cache",
+            Self::BadKmallocAddress => "kfree of a bad address",
+            Self::SlabLeak => "slab cache destroyed with an object in use",
         }
     }
 }

@@ -22,6 +22,7 @@ mod hooks;
 pub mod kmalloc;
 mod late;
 pub mod layout;
+mod leak;
 mod list;
 mod machine;
 mod memory;
@@ -46,7 +47,7 @@ mod supply;
 pub mod typed;
 pub mod word;
 
-use core::{cell::UnsafeCell, ptr::NonNull};
+use core::ptr::NonNull;
 
 use platform::sync::{AtomicPtr, Ordering};
 use rcu::Rcu;
@@ -64,15 +65,15 @@ pub use registry::{Alias, Caches};
 pub use spec::{Constructor, Flags, Spec};
 pub use typed::{Cache, SlabBox};
 
-use self::{boot::BootCaches, kmalloc::KmallocCaches, registry::Registry, sheaf::Sheaf};
+use self::{boot::BootCaches, kmalloc::KmallocCaches, registry::Registry};
 use crate::Mm;
 
 /// The slab allocator of a machine: all its caches.
 ///
 /// # Invariants
 ///
-/// From [`start`](Self::start) on it stays where it is, the boot and kmalloc caches live, and
-/// nothing of it moves.
+/// From [`start`](Self::start) on it stays where it is, and the caches of descriptors and those
+/// of kmalloc live.
 pub struct Slabs<M: Machine> {
     mm: NonNull<Mm<M>>,
     /// Null until the machine has an engine.
@@ -84,10 +85,10 @@ pub struct Slabs<M: Machine> {
     pub(crate) deferred: deferred::Deferred<M>,
     /// `debug::Switches::new()`.
     pub(crate) debug: debug::Switches<M>,
-    /// The permanent empty sheaf: of capacity 0, only ever read.
-    nothing: UnsafeCell<Sheaf>,
     /// All caches there are.
     registry: Registry<M>,
+    /// Those that are to be taken apart.
+    gone: late::Gone<M>,
     /// The caches that caches are made of.
     boot: BootCaches<M>,
     /// The kmalloc caches.
@@ -105,13 +106,6 @@ impl<M: Machine> Slabs<M> {
     pub fn mm(&self) -> &Mm<M> {
         // SAFETY: `new` was promised that it outlives this.
         unsafe { self.mm.as_ref() }
-    }
-
-    /// What a CPU has as its main sheaf that has none: see [`sheaf`].
-    #[inline(always)]
-    pub(crate) fn nothing(&self) -> NonNull<Sheaf> {
-        // SAFETY: the address of a field.
-        unsafe { NonNull::new_unchecked(self.nothing.get()) }
     }
 
     /// The engine of RCU, once there is one.

@@ -1,11 +1,32 @@
-//! How the slab allocator comes up: [`Slabs::new`] and [`Slabs::start`].
+//! How the slab allocator comes up: [`Slabs::new`] and [`Slabs::start`]; and how one on a machine
+//! of a test goes down: [`Slabs::stop`].
 
-use core::{cell::UnsafeCell, fmt, mem::MaybeUninit};
+use core::{
+    cell::UnsafeCell,
+    fmt,
+    mem::MaybeUninit,
+    ptr::{NonNull, null_mut},
+};
 
+use platform::{
+    MAX_NODES,
+    sync::{AtomicPtr, Ordering},
+};
 use rcu::Rcu;
 
-use super::{KmemCache, Machine, Slabs};
-use crate::Mm;
+use super::{
+    Flags, KmemCache, Machine, Slabs, Spec, arrows, create,
+    create::Plan,
+    debug, deferred, discard,
+    kmalloc::{
+        KmallocCaches,
+        size::{NAMES, SIZES, align_of},
+    },
+    late::Gone,
+    node::Node,
+    registry::Registry,
+};
+use crate::{Gfp, Mm};
 
 /// There was no memory for the caches that the allocator itself needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +40,34 @@ impl fmt::Display for NoStart {
 
 impl core::error::Error for NoStart {}
 
-/// The two caches that descriptors of caches come from; their own lie here.
+/// A cache that others are made of, with its parts on nodes, which lie here since there is no
+/// cache that they could come from.
+struct BootCache<M: Machine> {
+    cache: UnsafeCell<MaybeUninit<KmemCache<M>>>,
+    nodes: [UnsafeCell<MaybeUninit<Node<M>>>; MAX_NODES],
+}
+
+impl<M: Machine> BootCache<M> {
+    const fn new() -> Self {
+        Self {
+            cache: UnsafeCell::new(MaybeUninit::uninit()),
+            nodes: [const { UnsafeCell::new(MaybeUninit::uninit()) }; MAX_NODES],
+        }
+    }
+
+    #[inline]
+    fn at(&self) -> NonNull<KmemCache<M>> {
+        // SAFETY: the address of a part of this.
+        unsafe { NonNull::new_unchecked(self.cache.get().cast()) }
+    }
+}
+
+/// The two caches that descriptors come from.
 pub(crate) struct BootCaches<M: Machine> {
     /// `kmem_cache`: of [`KmemCache`]s.
-    pub(crate) cache: UnsafeCell<MaybeUninit<KmemCache<M>>>,
-    /// `kmem_cache_node`: of their parts on nodes.
-    pub(crate) node: UnsafeCell<MaybeUninit<KmemCache<M>>>,
+    cache: BootCache<M>,
+    /// `kmem_cache_node`: of [`Node`]s.
+    node: BootCache<M>,
 }
 
 impl<M: Machine> Slabs<M> {
@@ -32,35 +75,183 @@ impl<M: Machine> Slabs<M> {
     ///
     /// # Safety
     ///
-    /// `mm` outlives this. Nothing but [`start`](Self::start) is called before that has
-    /// returned `Ok`.
+    /// `mm` outlives this, and stays where it is. Nothing but [`start`](Self::start),
+    /// [`set_merging`](Self::set_merging) and the switches of debugging is called before
+    /// that has returned `Ok`.
     pub unsafe fn new(mm: &Mm<M>) -> Self {
-        let _ = mm;
-        panic!("not written yet")
+        Self {
+            mm: NonNull::from(mm),
+            rcu: AtomicPtr::new(null_mut()),
+            early_discards: discard::EarlyDiscards::default(),
+            arrows: arrows::Arrows::new(),
+            deferred: deferred::Deferred::new(*mm.frames()),
+            debug: debug::Switches::new(),
+            registry: Registry::new(),
+            gone: Gone::new(),
+            boot: BootCaches {
+                cache: BootCache::new(),
+                node: BootCache::new(),
+            },
+            kmalloc: KmallocCaches::new(),
+        }
     }
 
-    /// Makes the caches that there always are: those of descriptors, then those of kmalloc.
-    /// There is dynamic per-CPU memory; the CPU that runs this is alone. Does not sleep.
+    /// Makes the caches that there always are. There is dynamic per-CPU memory; the CPU that
+    /// runs this is alone. Does not sleep.
     ///
     /// # Errors
     ///
-    /// [`NoStart`].
+    /// [`NoStart`]; nothing is left of it.
     ///
     /// # Safety
     ///
-    /// Called once. From now on the allocator stays where it is, for as long as anything of it
-    /// is used.
+    /// Called once, or again after an error. From now on the allocator stays where it is, for as long as anything of
+    /// it is used.
     pub unsafe fn start(&self) -> Result<(), NoStart> {
-        panic!("not written yet")
+        // SAFETY: in this order: what follows is made of what came before; nobody else is there.
+        let started = unsafe {
+            self.make_boot_cache(&self.boot.node, "kmem_cache_node", size_of::<Node<M>>())
+                && self.make_boot_cache(&self.boot.cache, "kmem_cache", size_of::<KmemCache<M>>())
+                && self.make_kmalloc_caches()
+        };
+        if !started {
+            // SAFETY: nobody has used it.
+            unsafe { self.stop() };
+            return Err(NoStart);
+        }
+        self.start_sheaves();
+        Ok(())
     }
 
-    /// From now on TYPESAFE_BY_RCU caches can be created.
+    /// One of the caches of descriptors. `false`: no memory.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the allocator, and the cache is not there.
+    unsafe fn make_boot_cache(&self, boot: &BootCache<M>, name: &str, size: usize) -> bool {
+        let flags = Flags::NO_SHEAVES | Flags::HWCACHE_ALIGN | Flags::PANIC;
+        let plan = Plan::new(self, &Spec::new(name, size).flags(flags));
+        let plan = plan.expect("descriptors are sound objects");
+        let at = boot.at();
+        let node_of = |id: platform::NodeId| NonNull::new(boot.nodes[id.index()].get().cast());
+        // SAFETY: memory that is there for this; only the caller uses it.
+        unsafe {
+            if !self.make_at(at, &plan, node_of) {
+                return false;
+            }
+            self.registry.link(at.as_ref());
+        }
+        true
+    }
+
+    /// The caches of kmalloc, without sheaves: these come from them. `false`: no memory.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the allocator; the caches of descriptors are there, and these are not.
+    unsafe fn make_kmalloc_caches(&self) -> bool {
+        for (class, (name, size)) in NAMES.iter().zip(SIZES).enumerate() {
+            let spec = Spec::new(name, size)
+                .align(align_of(class))
+                .flags(Flags::KMALLOC)
+                .sheaf_capacity(0);
+            let plan = Plan::new(self, &spec).expect("the sizes of kmalloc are sound");
+            let at = self.kmalloc.at(class);
+            let node_of = |id| {
+                let node = self.node_cache().alloc_node(Gfp::NOWAIT, id)?;
+                Some(node.cast())
+            };
+            // SAFETY: memory that is there for this; only the caller uses it.
+            unsafe {
+                if !self.make_at(at, &plan, node_of) {
+                    return false;
+                }
+                self.registry.link(at.as_ref());
+            }
+        }
+        true
+    }
+
+    /// Sheaves for all caches that are to have some.
+    fn start_sheaves(&self) {
+        // SAFETY: nobody takes a cache apart: there is nobody else.
+        for cache in unsafe { self.caches_unlocked() } {
+            if !cache.flags.intersects(Flags::NO_SHEAVES | Flags::DEBUG) {
+                let capacity = create::default_capacity(cache.layout.size as usize);
+                // Relaxed: no other CPU runs, or those that do are given this later.
+                cache.sheaf_capacity.store(capacity, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// From now on there are grace periods to wait for. Until then, slabs that are to wait for one wait for this. May sleep.
     ///
     /// # Safety
     ///
     /// The engine outlives this, and so do its callbacks.
     pub unsafe fn set_rcu(&self, rcu: &Rcu<M>) {
-        let _ = rcu;
-        panic!("not written yet")
+        // Release pairs with the Acquire of `rcu`.
+        let engine = core::ptr::from_ref(rcu).cast_mut();
+        self.rcu.store(engine, Ordering::Release);
+        self.call_early_discards();
+    }
+
+    /// The cache of descriptors of caches.
+    #[inline]
+    pub(crate) fn cache_cache(&self) -> &KmemCache<M> {
+        // SAFETY: it lives since `start`.
+        unsafe { self.boot.cache.at().as_ref() }
+    }
+
+    /// The cache of their parts on nodes.
+    #[inline]
+    pub(crate) fn node_cache(&self) -> &KmemCache<M> {
+        // SAFETY: it lives since `start`.
+        unsafe { self.boot.node.at().as_ref() }
+    }
+
+    /// Takes everything apart, as far as it was started: sheaves, barns, all slabs that have no objects in use, and per-CPU
+    /// memory. For machines of tests; that of a kernel is there for ever. May sleep if it was
+    /// started. How many caches had objects in use: those of descriptors not counted.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the allocator, or anything of it, any more; nothing but `start` is called after this. What
+    /// waited for a grace period has gone.
+    pub unsafe fn stop(&self) -> usize {
+        // SAFETY: nobody takes a cache apart but this.
+        let all = || unsafe { self.caches_unlocked() };
+        all().for_each(KmemCache::die);
+        // Sheaves are of kmalloc, so their memory goes before the slabs that it is in.
+        for cache in all() {
+            // SAFETY: nobody uses the allocator.
+            unsafe { cache.empty() };
+        }
+        let mut left = 0;
+        // Newest first, so those that others are made of come last.
+        while let Some(cache) = all().next() {
+            for node in cache.all_nodes() {
+                cache.shrink_node(node);
+            }
+            self.registry.unlink(cache);
+            let in_use = cache.holders.load(Ordering::Relaxed) > 1;
+            let at = NonNull::from(cache);
+            let is_boot = at == self.boot.cache.at() || at == self.boot.node.at();
+            if in_use && !is_boot {
+                left += 1;
+            }
+            // SAFETY: nobody uses it any more. Nodes of the first two lie in this; descriptors of those and kmalloc's, too.
+            unsafe {
+                if !is_boot {
+                    self.free_nodes(&cache.nodes);
+                }
+                let inside = is_boot || (0..SIZES.len()).any(|class| at == self.kmalloc.at(class));
+                at.drop_in_place();
+                if !inside {
+                    self.cache_cache().free(at.cast());
+                }
+            }
+        }
+        left
     }
 }

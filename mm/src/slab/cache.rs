@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use platform::{
     MAX_NODES, NodeId, NodeMask,
     percpu::PerCpu,
-    sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering},
 };
 
 use super::{
@@ -73,8 +73,14 @@ pub struct KmemCache<M: Machine> {
     pub(crate) older: AtomicPtr<Self>,
     /// Its further names, the newest.
     pub(crate) aliases: AtomicPtr<Alias>,
+    /// How often it was created and not destroyed. Changed under the registry's lock.
+    pub(crate) references: AtomicU32,
+    /// There may be boxes ([`typed`](super::typed)) of it, which are dropped at any time.
+    pub(crate) boxes: AtomicBool,
     /// Those who keep the descriptor; see [`late`](super::late).
     pub(crate) holders: AtomicU64,
+    /// The next one of those that have gone; see [`late`](super::late).
+    pub(crate) next_gone: AtomicPtr<Self>,
     /// Frees that wait to be made, by [`nolock`](super) frees: also queued ones that are being made.
     pub(crate) deferred: AtomicU64,
     /// `CacheDebug::new()`.

@@ -1,10 +1,16 @@
-//! Destruction of caches.
+//! Destruction of caches. States and who holds a cache: [`late`](super::late).
+//!
+//! What is in the cache goes back in this order: deferred frees (to slabs, since nothing else takes
+//! anything any more), the sheaves of all CPUs, taken from where the destroyer runs, the barns,
+//! and at last the slabs, which are empty by then, unless objects are in use.
 
-use core::fmt;
+use core::{fmt, ptr::NonNull};
 
-use super::{KmemCache, Machine, Slabs, name::Name};
+use platform::sync::Ordering;
 
-/// A cache was destroyed with objects in use. It lives on, as `name~id`, until the last one
+use super::{Caches, Flags, Hooks, KmemCache, Machine, Slabs, name::Name, typed::quiesce::quiesce};
+
+/// A cache was destroyed with objects in use. It stays, as `name~id`, until the last one
 /// is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaked {
@@ -18,10 +24,10 @@ pub struct Leaked {
 
 impl fmt::Display for Leaked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, id, objects } = self;
         write!(
             f,
-            "cache {} was destroyed with {} objects in use; it stays as {}~{}",
-            self.name, self.objects, self.name, self.id
+            "cache {name} was destroyed with {objects} objects in use; it stays as {name}~{id}"
         )
     }
 }
@@ -41,10 +47,10 @@ impl<M: Machine> Slabs<M> {
     ///
     /// The cache is one of this allocator's, and the caller has a reference that it got from
     /// [`create`](Self::create). Nobody uses the cache by that reference any more but to free
-    /// objects, which does not happen while this runs.
+    /// objects, which does not happen while this runs (and happens-before orders it).
     pub unsafe fn destroy(&self, cache: &KmemCache<M>) -> Result<(), Leaked> {
-        let _ = cache;
-        panic!("not written yet")
+        // SAFETY: as the caller promises.
+        unsafe { self.drop_reference(cache, None) }
     }
 
     /// [`destroy`](Self::destroy) by the name that the cache was created with, which it loses
@@ -58,7 +64,145 @@ impl<M: Machine> Slabs<M> {
     ///
     /// As [`destroy`](Self::destroy).
     pub unsafe fn destroy_named(&self, cache: &KmemCache<M>, name: &str) -> Result<(), Leaked> {
-        let _ = (cache, name);
-        panic!("not written yet")
+        // SAFETY: as the caller promises.
+        unsafe { self.drop_reference(cache, Some(name)) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`destroy`](Self::destroy).
+    unsafe fn drop_reference(
+        &self,
+        cache: &KmemCache<M>,
+        name: Option<&str>,
+    ) -> Result<(), Leaked> {
+        if !self.unreference(cache, name) {
+            return Ok(());
+        }
+        // SAFETY: as the caller promises, and the last reference is gone.
+        unsafe { self.finish(NonNull::from(cache)) }
+    }
+
+    /// Drops a reference; whether it was the last one: then the cache is dying.
+    pub(super) fn unreference(&self, cache: &KmemCache<M>, name: Option<&str>) -> bool {
+        let _locked = self.caches();
+        self.remove_alias(cache, name);
+        // Relaxed: under the lock.
+        if cache.references.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return false;
+        }
+        while !cache.aliases.load(Ordering::Relaxed).is_null() {
+            self.remove_alias(cache, None);
+        }
+        cache.die();
+        true
+    }
+
+    /// Destroys a dying cache.
+    ///
+    /// # Safety
+    ///
+    /// The caller alone destroys it, and nobody else uses it but for frees that know that it is
+    /// dying.
+    pub(super) unsafe fn finish(&self, cache: NonNull<KmemCache<M>>) -> Result<(), Leaked> {
+        {
+            // SAFETY: held until the end of this.
+            let cache = unsafe { cache.as_ref() };
+            // Relaxed: written before the registry was locked.
+            if cache.boxes.load(Ordering::Relaxed) {
+                quiesce::<M>();
+            }
+            // Acquire pairs with the Release of the end of a deferred free.
+            if cache.deferred.load(Ordering::Acquire) > 0 {
+                self.deferred_sync();
+            }
+            // SAFETY: nobody takes anything out of sheaves or puts it in.
+            unsafe { cache.empty() };
+            if cache.flags.contains(Flags::TYPESAFE_BY_RCU) {
+                self.wait_for_slabs(cache);
+            }
+        }
+        // SAFETY: as above.
+        let leaked = unsafe { self.report_leak(cache.as_ref()) };
+        // SAFETY: the destroyer's own hold.
+        if unsafe { KmemCache::release_last(cache) } {
+            let _locked = self.caches();
+            // SAFETY: nobody holds it, so it is ours.
+            unsafe { self.take_apart(cache) };
+        }
+        leaked.map_or(Ok(()), Err)
+    }
+
+    /// Waits for the grace period of slabs, if there are some that wait for one, and can.
+    fn wait_for_slabs(&self, cache: &KmemCache<M>) {
+        // Relaxed: this very thread made them wait, or who did came before.
+        let waiting = |cache: &KmemCache<M>| {
+            let mut nodes = cache.all_nodes();
+            nodes.any(|node| node.waiting.load(Ordering::Relaxed) > 0)
+        };
+        if waiting(cache)
+            && let Some(rcu) = self.rcu()
+        {
+            rcu.barrier();
+        }
+    }
+
+    /// Unlinks a cache, and gives its descriptor back. With the registry locked.
+    ///
+    /// # Safety
+    ///
+    /// Nobody holds it: it is the caller's.
+    pub(super) unsafe fn take_apart(&self, cache: NonNull<KmemCache<M>>) {
+        // SAFETY: the caller's.
+        let this = unsafe { cache.as_ref() };
+        self.registry.unlink(this);
+        // SAFETY: the cache had them; nobody uses them any more. The descriptor came from its
+        // cache, and nothing uses it after this.
+        unsafe {
+            self.free_nodes(&this.nodes);
+            cache.drop_in_place();
+            self.cache_cache().free(cache.cast());
+        }
+    }
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// From now on nothing stays in it.
+    pub(super) fn die(&self) {
+        // Relaxed: who is to see it is told by a call (`quiesce`), or comes after `destroy`.
+        self.min_partial.store(0, Ordering::Relaxed);
+        self.hooks.fetch_or(Hooks::DYING.bits(), Ordering::Relaxed);
+    }
+
+    /// Gives back all that is in sheaves and barns, and empty slabs.
+    ///
+    /// # Safety
+    ///
+    /// Nobody takes anything out of the sheaves of any CPU, or puts it in.
+    pub(super) unsafe fn empty(&self) {
+        for cpu in M::possible_cpus().iter() {
+            // SAFETY: as the caller promises.
+            unsafe { self.flush_cpu_dead(cpu) };
+        }
+        self.empty_barns();
+        for node in self.all_nodes() {
+            self.shrink_node(node);
+        }
+    }
+}
+
+impl<M: Machine> Slabs<M> {
+    /// Gives back the sheaves of a CPU that has gone, of all caches. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// The CPU does not run, will not while this does, and what it did came before this.
+    pub unsafe fn flush_offline(&self, cpu: platform::CpuId) {
+        let caches: Caches<'_, M> = self.caches();
+        // The destroyer empties those that are dying: it may be at it.
+        for cache in caches.iter().filter(|cache| !cache.is_dying()) {
+            // SAFETY: as the caller promises.
+            unsafe { cache.flush_cpu_dead(cpu) };
+        }
     }
 }

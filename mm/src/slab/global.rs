@@ -2,26 +2,33 @@
 
 use core::{alloc::Layout, ptr::NonNull};
 
-use super::{Machine, Slabs};
-use crate::Gfp;
+use super::{Machine, Slabs, kmalloc::size::aligned};
+use crate::{Gfp, frame::PAGE_SIZE};
 
 impl<M: Machine> Slabs<M> {
-    /// Memory of a layout, with any alignment up to that of the largest block of pages.
-    /// Free it by [`kfree`](Self::kfree), change its size by [`realloc_layout`](Self::realloc_layout). `None`: no
-    /// memory, or the alignment is too large. Context as `gfp` says.
+    /// Memory of a layout, with any alignment up to that of the largest block of pages. To be
+    /// freed by [`kfree`](Self::kfree), and changed in size by
+    /// [`realloc_layout`](Self::realloc_layout). `None`: no memory, or the alignment is too
+    /// large. Context as `gfp` says, but NMI.
+    #[inline]
     #[track_caller]
     pub fn alloc_layout(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
-        let _ = (layout, gfp);
-        panic!("not written yet")
+        let wanted = aligned(layout.size(), layout.align())?;
+        if layout.align() > PAGE_SIZE && wanted > 0 {
+            // Blocks of pages are aligned to their size.
+            self.kmalloc_large(wanted, gfp, None)
+        } else {
+            self.kmalloc(wanted, gfp)
+        }
     }
 
-    /// Changes the size of what [`alloc_layout`](Self::alloc_layout) gave; in place where
+    /// Changes the size of what [`alloc_layout`](Self::alloc_layout) gave, in place where
     /// it fits. `None`: no memory, and nothing has changed.
     ///
     /// # Safety
     ///
-    /// The memory came from there with this layout and is the caller's; if there is a result, the
-    /// old address is not used any more.
+    /// The memory came from there with this layout, whose size is not 0, and is the caller's; if there is a
+    /// result, the old address is not used any more. `size` is not 0.
     #[track_caller]
     pub unsafe fn realloc_layout(
         &self,
@@ -30,7 +37,7 @@ impl<M: Machine> Slabs<M> {
         size: usize,
         gfp: Gfp,
     ) -> Option<NonNull<u8>> {
-        let _ = (memory, layout, size, gfp);
-        panic!("not written yet")
+        // SAFETY: as the caller promises.
+        unsafe { self.resize(memory, size, layout.align(), gfp) }
     }
 }

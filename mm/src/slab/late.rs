@@ -1,23 +1,89 @@
 //! The life of a cache: who keeps its descriptor, and frees that come after it was destroyed.
 //!
-//! The descriptor has a count of those who need it:
+//! # States
+//!
+//! | state | told by | left by | to |
+//! |---|---|---|---|
+//! | live | `references` > 0 | the last `destroy`, under the registry's lock | dying |
+//! | dying | [`DYING`](Hooks::DYING); the destroyer holds it | the end of `destroy`, if nothing of it is left | taken apart |
+//! | | | the end of `destroy`, with slabs left | zombie |
+//! | zombie: listed as `name~id`; objects may still be freed | `DYING`; slabs hold it | who drops the last hold | gone |
+//! | gone: nobody holds it | on the list of [`Gone`] | the next one to lock the registry | taken apart |
+//!
+//! From dying on nothing is allocated, and nothing goes into sheaves and barns: what is freed goes
+//! back to its slab, and an empty slab to the page allocator. A name is free again from dying on. Nothing
+//! is ever merged with what is not live.
+//!
+//! # Holds
 //!
 //! | who | from | to |
 //! |---|---|---|
-//! | the cache, while it is not destroyed, and its destroyer | creation | the end of `destroy` |
-//! | each slab, those that wait for a grace period too | [`hold`](KmemCache::hold), before it is published | [`release`](KmemCache::release), after its pages went back |
-//! | each free to a [dying](super::Hooks::DYING) cache | [`hold`](KmemCache::hold), before it looks at the slab | [`release`](KmemCache::release), as the last access |
+//! | the cache while it is live, then its destroyer | creation | the end of `destroy` |
+//! | each slab, also one that waits for a grace period | [`hold`](KmemCache::hold), before it is published | [`release`](KmemCache::release), after its pages went back |
+//! | each free to a dying cache or a zombie | [`hold`](KmemCache::hold), before anything else | [`release`](KmemCache::release), as the last access |
 //!
-//! Who drops the last one has the cache taken apart, by deferred work: it may be in an NMI.
+//! Who frees an object may hold the cache since the object's slab does, until the object is free.
+//! Frees of a live cache need no hold: the cache lives at least until `destroy`, and it is
+//! in the contract of that ([`Slabs::destroy`]) that none of them is under way then.
+//!
+//! The last hold may be dropped anywhere, in an NMI too, so the cache is only put on a list then, by compare-and-exchange. It is
+//! taken apart by the next thread that creates, destroys or lists caches; until
+//! then nobody sees it.
 
-use super::{KmemCache, Machine};
+use core::ptr::{NonNull, null_mut};
+
+use platform::sync::{AtomicPtr, Ordering, fence};
+
+use super::{Caches, Hooks, KmemCache, Machine, Slabs};
+
+/// Caches that nobody holds, linked by `next_gone`. Pushed to from anywhere; taken as a whole, so
+/// that it does no harm if a descriptor comes back (ABA).
+pub(crate) struct Gone<M: Machine>(AtomicPtr<KmemCache<M>>);
+
+impl<M: Machine> Gone<M> {
+    pub fn new() -> Self {
+        Self(AtomicPtr::new(null_mut()))
+    }
+
+    /// Adds a cache.
+    fn push(&self, cache: NonNull<KmemCache<M>>) {
+        // Relaxed: the exchange below checks what was read.
+        let mut first = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: nobody holds the cache, so it is the caller's.
+            let next = unsafe { &cache.as_ref().next_gone };
+            // Relaxed: published by the exchange.
+            next.store(first, Ordering::Relaxed);
+            // Release pairs with the Acquire in `take`.
+            match self.0.compare_exchange_weak(
+                first,
+                cache.as_ptr(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Takes all.
+    fn take(&self) -> Option<NonNull<KmemCache<M>>> {
+        // Relaxed: a look that saves the exchange; what is missed is taken next time.
+        if self.0.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        NonNull::new(self.0.swap(null_mut(), Ordering::Acquire))
+    }
+}
 
 impl<M: Machine> KmemCache<M> {
-    /// Keeps the descriptor. The caller knows that it is kept already, by its own object, say.
-    /// Any context.
+    /// Keeps the descriptor. The caller knows that it is kept already: it owns an object, or
+    /// the cache is live. Any context.
     #[inline]
     pub(crate) fn hold(&self) {
-        panic!("not written yet")
+        // Relaxed: what keeps it already orders everything.
+        self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The opposite of [`hold`](Self::hold). Any context.
@@ -28,14 +94,49 @@ impl<M: Machine> KmemCache<M> {
     /// more, unless it knows by something else that it is kept.
     #[inline]
     pub(crate) unsafe fn release(&self) {
-        panic!("not written yet")
+        let (this, slabs) = (NonNull::from(self), self.slabs);
+        // SAFETY: as the caller promises.
+        if unsafe { Self::release_last(this) } {
+            // SAFETY: the allocator outlives its caches.
+            unsafe { slabs.as_ref() }.gone.push(this);
+        }
     }
 
-    /// Whether it is destroyed, or about to be: nothing may go into sheaves and barns any
-    /// more, only back to slabs. True for ever once it is. Sections of a CPU's local lock
-    /// that begin after [`drain_all`](Self::drain_all) was there see it.
+    /// Drops a hold; whether it was the last one: then the cache is the caller's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`release`](Self::release).
+    pub(super) unsafe fn release_last(this: NonNull<Self>) -> bool {
+        // Release: accesses of those who drop their hold come before the end. SAFETY: held.
+        let before = unsafe { &this.as_ref().holders }.fetch_sub(1, Ordering::Release);
+        debug_assert!(before != 0, "a slab cache is released more often than held");
+        if before != 1 {
+            return false;
+        }
+        // Acquire pairs with these.
+        fence(Ordering::Acquire);
+        true
+    }
+
+    /// Whether it is destroyed, or about to be; for ever once it is. A free that finds it so
+    /// [holds](Self::hold) the cache, and goes straight to the slab.
     #[inline]
     pub fn is_dying(&self) -> bool {
-        self.hooks().contains(super::Hooks::DYING)
+        self.hooks().contains(Hooks::DYING)
+    }
+}
+
+impl<M: Machine> Slabs<M> {
+    /// Takes apart what has gone. With the registry locked.
+    pub(super) fn take_gone_apart(&self, _locked: &Caches<'_, M>) {
+        let mut gone = self.gone.take();
+        while let Some(cache) = gone {
+            // SAFETY: it was pushed by who dropped the last hold, so it is ours. Relaxed: taken.
+            let next = unsafe { &cache.as_ref().next_gone }.load(Ordering::Relaxed);
+            gone = NonNull::new(next);
+            // SAFETY: as above.
+            unsafe { self.take_apart(cache) };
+        }
     }
 }

@@ -1,0 +1,48 @@
+//! kmalloc in any context.
+
+use core::ptr::NonNull;
+
+use platform::NodeId;
+
+use super::{
+    super::{Hooks, Machine, Mode, Slabs},
+    SIZES, ZERO_SIZE,
+    size::class_of,
+};
+use crate::Gfp;
+
+impl<M: Machine> Slabs<M> {
+    /// [`kmalloc`](Self::kmalloc) for any context, NMI too, with any lock held; fails easily, but looks into the
+    /// cache of the next larger size, too, as Linux does: the code that this interrupts may be
+    /// busy with the right one.
+    ///
+    /// Of `gfp` only `ZERO` matters. Nothing larger than [`MAX_CACHED`](super::MAX_CACHED).
+    #[track_caller]
+    pub fn kmalloc_nolock(
+        &self,
+        size: usize,
+        gfp: Gfp,
+        node: Option<NodeId>,
+    ) -> Option<NonNull<u8>> {
+        if size == 0 {
+            return Some(ZERO_SIZE);
+        }
+        let class = class_of(size)?;
+        for class in class..SIZES.len().min(class + 2) {
+            // SAFETY: the caches live since `start`.
+            let cache = unsafe { self.kmalloc.at(class).as_ref() };
+            let Some(object) = cache.alloc_nolock(node) else {
+                continue;
+            };
+            if gfp.contains(Gfp::ZERO) {
+                // SAFETY: ours, and at least so large.
+                unsafe { object.write_bytes(0, size) };
+            }
+            if cache.hooks().contains(Hooks::DEBUG) {
+                cache.note_size_slow(object, size, Mode::NoLock);
+            }
+            return Some(object);
+        }
+        None
+    }
+}

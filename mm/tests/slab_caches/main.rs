@@ -1,0 +1,5 @@
+//! Caches of the slab allocator on hosted machines: creation, merging, destruction, kmalloc, and
+//! the typed interface.
+
+mod boot;
+mod world;
