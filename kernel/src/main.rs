@@ -62,6 +62,7 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     memory::frame_map::build();
     smp::prepare_boot_cpu();
     memory::hand_over();
+    memory::slab::start();
     arch::apic::init(boot::acpi().local_apic).unwrap_or_else(|_| {
         panic!("the local APIC's registers cannot be mapped");
     });
@@ -69,8 +70,10 @@ extern "C" fn granary_main(handover: &'static Handover) -> ! {
     sched::init();
     arch::irq::enable();
     memory::vmalloc::init();
+    memory::slab::join();
     console::enable_receive_interrupt();
     rcu::init();
+    memory::slab::set_rcu();
     hotplug::start();
     percpu_area::register_shrinker();
     memory::vmalloc::start_thread();

@@ -7,6 +7,7 @@
 mod allocator;
 pub mod debug;
 pub mod frame_map;
+pub mod slab;
 mod summary;
 pub mod vmalloc;
 

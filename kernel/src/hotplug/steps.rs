@@ -65,7 +65,7 @@ fn nothing(_: CpuId) -> Result<(), Reason> {
 }
 
 /// The steps of those who are always there, in the order of coming up.
-const BUILT_IN: [Step; 7] = [
+const BUILT_IN: [Step; 8] = [
     Step {
         name: "stacks",
         place: Place::Stopped,
@@ -77,6 +77,12 @@ const BUILT_IN: [Step; 7] = [
         place: Place::Stopped,
         up: nothing,
         down: give_back_pages,
+    },
+    Step {
+        name: "sheaves",
+        place: Place::Stopped,
+        up: nothing,
+        down: give_back_sheaves,
     },
     Step {
         name: "rcu_callbacks",
@@ -121,6 +127,11 @@ fn give_back_pages(cpu: CpuId) -> Result<(), Reason> {
     // SAFETY: the CPU has said that it is off, which comes after all that it did, and it is
     // not started before this is over: both are the controller's to see.
     unsafe { memory::mm().drain_offline(cpu) };
+    Ok(())
+}
+
+fn give_back_sheaves(cpu: CpuId) -> Result<(), Reason> {
+    memory::slab::flush_offline(cpu);
     Ok(())
 }
 

@@ -57,7 +57,7 @@ fn start_owners(debug: &Debug<Kernel>) {
 }
 
 /// The knobs that the command line gives; each failure is told of in a line.
-fn knobs(faults: Faults) -> Knobs {
+pub(super) fn knobs(faults: Faults) -> Knobs {
     Knobs {
         interval: faults.interval,
         probability: faults.probability,

@@ -22,6 +22,16 @@ impl<M: Machine> Slabs<M> {
         }
     }
 
+    /// [`alloc_layout`](Self::alloc_layout) for any context, NMI too, with any lock held; fails
+    /// easily. Of `gfp` only `ZERO` matters. Nothing larger than
+    /// [`MAX_CACHED`](super::kmalloc::MAX_CACHED), or aligned to more than a page.
+    #[track_caller]
+    pub fn alloc_layout_nolock(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
+        let wanted = aligned(layout.size(), layout.align())?;
+        let wanted = Some(wanted).filter(|_| layout.align() <= PAGE_SIZE)?;
+        self.kmalloc_nolock(wanted, gfp, None)
+    }
+
     /// Changes the size of what [`alloc_layout`](Self::alloc_layout) gave, in place where
     /// it fits. `None`: no memory, and nothing has changed.
     ///
