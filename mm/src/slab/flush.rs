@@ -2,6 +2,8 @@
 
 use core::ptr::NonNull;
 
+use platform::Mark;
+
 use super::{
     Flags, KmemCache, Machine, Mode, Slab,
     arrows::Arrow,
@@ -169,8 +171,12 @@ impl<M: Machine> KmemCache<M> {
             tail,
             count,
         } = *chain;
-        // SAFETY: the tail is the caller's until the push succeeds.
-        let link_tail = |next| unsafe { self.write_link(tail, next) };
+        let link_tail = |next| {
+            // Between the look and the exchange.
+            M::mark(Mark::Step);
+            // SAFETY: the tail is the caller's until the push succeeds.
+            unsafe { self.write_link(tail, next) };
+        };
         if slab
             .freelist()
             .push_unlocked(head, count, link_tail)

@@ -140,9 +140,9 @@ impl<M: Machine> KmemCache<M> {
         let mut below = |end: usize| {
             // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); a multiplication instead of a remainder.
             random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (random ^ random >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((mixed >> 32) * end as u64 >> 32) as usize
+            let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (((mixed >> 32) * end as u64) >> 32) as usize
         };
         let write = |index: usize, next: usize| {
             // SAFETY: nobody knows of the slab yet.

@@ -140,7 +140,7 @@ impl<M: Machine> Slab<M> {
 
     /// Its bytes.
     #[inline(always)]
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         PAGE_SIZE << self.order()
     }
 

@@ -2,6 +2,8 @@
 
 use core::{mem::MaybeUninit, ptr::NonNull};
 
+use platform::Mark;
+
 use super::{
     KmemCache, Machine, Mode, Slab,
     arrows::Arrow,
@@ -128,6 +130,7 @@ impl<M: Machine> KmemCache<M> {
             unsafe { self.write_link(tail, first) };
             count
         };
+        M::mark(Mark::Step);
         let word = slab.freelist();
         if word.push_rest(rest, locked, join).is_ok() {
             self.arrow(Arrow::SlabRest);

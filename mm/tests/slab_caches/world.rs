@@ -16,11 +16,21 @@ use rcu::{Config as RcuConfig, hosted::Engine};
 
 pub const MIB: u64 = 1 << 20;
 
+/// Under `cargo xtask test --long` and in CI: that percentage of `full`; else `quick`.
+pub fn rounds(full: u64, quick: u64) -> u64 {
+    match std::env::var("GRANARY_PERCENT") {
+        Ok(percent) => {
+            let percent: u64 = percent.parse().expect("GRANARY_PERCENT is no number");
+            (full * percent / 100).max(1)
+        }
+        Err(_) => quick,
+    }
+}
+
 /// All of it.
 pub struct World {
     slabs: ManuallyDrop<Box<Slabs<Hosted>>>,
     mm: ManuallyDrop<Box<Mm<Hosted>>>,
-    engine: Option<Engine>,
     /// Frames of slabs and of kmalloc when the allocator had just begun.
     first: Cell<u64>,
     /// Caches that are expected to be in use at the end.
@@ -38,19 +48,6 @@ impl World {
             unsafe { slabs.start() }.expect("memory for the first caches");
         });
         world.first.set(world.frames());
-        world
-    }
-
-    /// One with an engine of RCU, too.
-    pub fn with_rcu(machine: Builder, memory: hosted::Builder) -> Self {
-        let mut world = Self::new(machine, memory);
-        let engine = world.run(|slabs| {
-            let engine = Engine::start(&world.machine, RcuConfig::default());
-            // SAFETY: the engine ends with the world, when nothing waits for it.
-            unsafe { slabs.set_rcu(&engine) };
-            engine
-        });
-        world.engine = Some(engine);
         world
     }
 
@@ -84,7 +81,6 @@ impl World {
         Self {
             slabs: ManuallyDrop::new(slabs),
             mm: ManuallyDrop::new(mm),
-            engine: None,
             first: Cell::new(0),
             leaked: Cell::new(0),
             machine,
@@ -131,6 +127,17 @@ impl World {
         });
     }
 
+    /// Runs as a thread of CPU 0, with an engine of RCU. The last time that the allocator is used.
+    pub fn run_with_rcu(&self, f: impl FnOnce(&'static Slabs<Hosted>, &Engine)) {
+        self.run(|slabs| {
+            let engine = Engine::start(&self.machine, RcuConfig::default());
+            // SAFETY: when the engine ends nothing waits for it, nor will it.
+            unsafe { slabs.set_rcu(&engine) };
+            f(slabs, &engine);
+            engine.barrier();
+        });
+    }
+
     /// Takes what was said of memory; all must be of kind `kind`.
     #[track_caller]
     pub fn take_reports(&self, kind: Kind) -> usize {
@@ -167,9 +174,7 @@ impl Drop for World {
             // The machine may have failed.
             return;
         }
-        let engine = self.engine.take();
         self.machine.run(|| {
-            drop(engine);
             // SAFETY: nothing of it is used any more; then it goes, and what it was made of.
             unsafe {
                 assert_eq!(self.slabs.stop(), self.leaked.get(), "caches are in use");

@@ -274,7 +274,7 @@ impl<M: Machine> KmemCache<M> {
             let bytes = Bytes {
                 part: Part::SlabPadding,
                 start: start as isize,
-                len: slab.len() - start,
+                len: slab.bytes() - start,
                 pattern: Pattern::of(PADDING),
             };
             // SAFETY: nobody's bytes.

@@ -122,7 +122,7 @@ impl<M: Machine> Found<'_, M> {
         // Offsets are the object's, or the slab's where it is about none.
         let origin = self.object.unwrap_or(slab.base()).addr().get() as isize;
         let base = slab.base().addr().get() as isize;
-        let (slab_from, slab_to) = (base - origin, base - origin + slab.len() as isize);
+        let (slab_from, slab_to) = (base - origin, base - origin + slab.bytes() as isize);
         let first = place.addr().get() as isize - origin;
         let from = (first.div_euclid(LINE) - 1) * LINE;
         for line in (0..LINES).map(|line| from + line * LINE) {

@@ -16,7 +16,7 @@ impl<M: Machine> KmemCache<M> {
         slab.begin_debug(self.debug.round());
         if self.flags.contains(Flags::POISON) {
             // SAFETY: the slab's bytes, which are nobody's yet.
-            unsafe { Pattern::of(PADDING).fill(slab.base(), slab.len()) };
+            unsafe { Pattern::of(PADDING).fill(slab.base(), slab.bytes()) };
         }
     }
 
