@@ -185,14 +185,16 @@ impl<M: Machine> Rcu<M> {
     fn run(&self, cpu: &Cpu<M>, mut ripe: Queue) {
         let mut start = M::now_ns();
         while !ripe.is_empty() {
-            let mut batch = ripe.split(self.config.batch.max(1));
-            let count = batch.len();
+            let mut count = 0;
             {
                 let _batch = Preempt::<M>::disable();
-                while let Some((head, run)) = batch.pop() {
+                while count < self.config.batch.max(1)
+                    && let Some((head, run)) = ripe.pop()
+                {
                     // SAFETY: who queued it vouched for it (`call`), and all sections of then
                     // are over.
                     unsafe { run(head) };
+                    count += 1;
                 }
             }
             {
