@@ -12,9 +12,9 @@
 //! | all of them are being run | queues a ripe one, which runs behind them |
 //!
 //! The barrier counts: one for itself, so that callbacks which run at once do not end it,
-//! and one for each callback of its own. A CPU without pending callbacks has none that were
-//! queued before: who queued one that the caller knows of has counted it before, and it is
-//! taken off the count when it has been run.
+//! and one for each callback of its own. Why a CPU that seems to have no callbacks has none
+//! that were queued before is said at `Cpu::has_none`. Elsewhere what has arrived is taken
+//! over first, and the barrier's goes behind it.
 //!
 //! Callbacks of a CPU that goes offline are moved under a lock that the barrier holds as it
 //! goes from CPU to CPU, so it sees them in one place or the other.
@@ -140,12 +140,13 @@ impl<M: Machine> Rcu<M> {
         {
             let moving = barrier.moving.lock();
             for (number, cpu) in self.cpus.iter() {
-                // Acquire pairs with the Release in `Cpu::publish`.
-                if cpu.pending.load(Ordering::Acquire) == 0 {
+                if cpu.has_none() {
                     self.tree.arrows.take(Arrow::BarrierNone);
                     continue;
                 }
                 let mut callbacks = cpu.callbacks.lock_under(&moving);
+                // `hasten` settles it.
+                self.take_over(cpu, &mut callbacks);
                 if callbacks.list.len() + callbacks.running == 0 {
                     self.tree.arrows.take(Arrow::BarrierNone);
                     continue;
@@ -190,9 +191,8 @@ impl<M: Machine> Rcu<M> {
         let cpu = self.cpus.on(number);
         let request = {
             let mut callbacks = cpu.callbacks.lock();
-            let request = self.name(&mut callbacks);
-            cpu.publish(&callbacks);
-            request
+            self.take_over(cpu, &mut callbacks);
+            self.settle(cpu, &mut callbacks)
         };
         if let Some(cookie) = request {
             self.request(number, cpu, cookie);

@@ -17,6 +17,7 @@
 //! After the lists of P. E. McKenney's tree RCU in Linux (`kernel/rcu/rcu_segcblist.c`), by
 //! their behaviour; here each segment is a queue of its own.
 
+pub(crate) mod arrivals;
 mod queue;
 
 use core::{fmt, ptr::NonNull};
@@ -110,13 +111,17 @@ impl List {
         (self.len_of(segment) > 0).then_some(self.due[place])
     }
 
+    /// Puts callbacks behind all others, in *next*.
+    pub(crate) fn append(&mut self, queue: &mut Queue) {
+        self.segments[Segment::Next as usize].append(queue);
+    }
+
     /// Queues a callback behind all others, in *next*.
     ///
     /// # Safety
     ///
     /// The head is valid, not queued, and the engine's until `run` is called with it; `run`
     /// may be called by any thread.
-    #[inline]
     pub unsafe fn push(&mut self, head: NonNull<Head>, run: Function) {
         // SAFETY: as the caller promises.
         unsafe { self.segments[Segment::Next as usize].push(head, run) };

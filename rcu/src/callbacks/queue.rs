@@ -34,6 +34,20 @@ impl Head {
         }
     }
 
+    /// Writes what a queued head has in it.
+    ///
+    /// # Safety
+    ///
+    /// The head is valid, and nobody else's.
+    #[inline(always)]
+    pub(super) unsafe fn fill(head: NonNull<Self>, next: Option<NonNull<Self>>, run: Function) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            (&raw mut (*head.as_ptr()).next).write(next);
+            (&raw mut (*head.as_ptr()).run).write(Some(run));
+        }
+    }
+
     /// Whether it is queued, for those who own it and so know that nobody queues it now.
     pub fn is_queued(&self) -> bool {
         self.run.is_some()
@@ -89,14 +103,25 @@ impl Queue {
     /// The head is valid, not queued, and the queue's until it is popped.
     pub(super) unsafe fn push(&mut self, head: NonNull<Head>, run: Function) {
         // SAFETY: the head is the queue's from now on.
-        unsafe {
-            (&raw mut (*head.as_ptr()).next).write(None);
-            (&raw mut (*head.as_ptr()).run).write(Some(run));
-        }
+        unsafe { Head::fill(head, None, run) };
         self.append(&mut Self {
             ends: Some((head, head)),
             len: 1,
         });
+    }
+
+    /// Puts a head that is filled in at the beginning. What it had as the next one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Self::push), but for the filling.
+    pub(super) unsafe fn push_front(&mut self, head: NonNull<Head>) -> Option<NonNull<Head>> {
+        let last = self.ends.map_or(head, |(_, last)| last);
+        let first = self.ends.map(|(first, _)| first);
+        self.ends = Some((head, last));
+        self.len += 1;
+        // SAFETY: the head is the queue's from now on.
+        unsafe { (&raw mut (*head.as_ptr()).next).replace(first) }
     }
 
     /// Moves all of `other` to the end.
