@@ -114,6 +114,18 @@ impl Rcu<Model> {
             .fetch_or(NORMAL, Ordering::Relaxed);
     }
 
+    /// Whether somebody will come for what has arrived on a CPU, if anything has: something on
+    /// its list waits, and its end is looked for. While nobody else does anything.
+    pub fn comes_by(&self, number: CpuId) -> bool {
+        let cpu = self.cpus.on(number);
+        cpu.due().is_some() || !cpu.arrivals.any()
+    }
+
+    /// Whether a barrier would pass a CPU by without its lock.
+    pub fn has_none(&self, number: CpuId) -> bool {
+        self.cpus.on(number).has_none()
+    }
+
     /// Runs what is ripe on a CPU, in the place of its thread.
     pub fn run_by_hand(&self, number: CpuId) {
         self.run_ripe(number);
