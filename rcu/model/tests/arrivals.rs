@@ -120,6 +120,33 @@ fn nor_are_two() {
     queue_while_taken(2);
 }
 
+/// What a CPU pushes is taken by another one, with nothing but the stack between the two.
+#[test]
+fn what_is_taken_is_filled_in() {
+    let counts: &'static [AtomicUsize; 3] = Box::leak(Box::default());
+    Setup::new(2).check(move || {
+        let world = World::back_to_back();
+        end_cpu();
+        let ran: Vec<_> = (0..3).map(|_| Arc::new(Cell::new(false))).collect();
+        // Named; somebody comes from here on.
+        Callback::queue(&world, &ran[0]);
+        let takes = Arc::clone(&world);
+        let taker = model::cpu(1, move || {
+            let mut taken = takes.rcu.take_arrived(CpuId::BOOT);
+            counts[taken.len()].fetch_add(1, SeqCst);
+            while let Some((head, run)) = taken.pop() {
+                // SAFETY: the head of a leaked callback. No section is anywhere.
+                unsafe { run(head) };
+            }
+        });
+        ran[1..].iter().for_each(|ran| Callback::queue(&world, ran));
+        taker.join();
+        run_all(&world, &ran);
+    });
+    let counts = counts.each_ref().map(|count| count.load(SeqCst));
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
+
 /// An interrupt comes upon a CPU that queues a callback, and queues another one there. Another
 /// CPU knows of that one, and a barrier of its does not pass the first CPU by: also when that
 /// has pushed and has not come for it yet, and when it has taken over both and has not said so.
