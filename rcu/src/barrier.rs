@@ -23,13 +23,13 @@ use core::{cell::UnsafeCell, ptr::NonNull, sync::atomic::AtomicPtr};
 
 use platform::{
     CpuId, CpuMask,
-    lock::IrqSpinLock,
+    lock::{IrqSpinGuard, IrqSpinLock},
     lock_class,
     sync::{AtomicU64, AtomicUsize, Ordering, fence},
     wait::{Mutex, WaitQueue},
 };
 
-use crate::{Head, Machine, Rcu, arrows::Arrow, seq::Seq};
+use crate::{Head, Machine, Rcu, arrows::Arrow, cpu::Cpu, seq::Seq};
 
 lock_class! {
     /// Whose barrier it is.
@@ -144,29 +144,9 @@ impl<M: Machine> Rcu<M> {
                     self.tree.arrows.take(Arrow::BarrierNone);
                     continue;
                 }
-                let mut callbacks = cpu.callbacks.lock_under(&moving);
-                // `hasten` settles it.
-                self.take_over(cpu, &mut callbacks);
-                if callbacks.list.len() + callbacks.running == 0 {
-                    self.tree.arrows.take(Arrow::BarrierNone);
-                    continue;
+                if self.go_behind(cpu, &moving) {
+                    queued = queued.with(number);
                 }
-                // Relaxed: the list's lock orders it before the callback.
-                let rcu = core::ptr::from_ref(self).cast_mut();
-                cpu.barrier.rcu.store(rcu, Ordering::Relaxed);
-                let head = NonNull::from(&cpu.barrier).cast::<Head>();
-                barrier.left.fetch_add(1, Ordering::Relaxed);
-                // SAFETY: the head is part of the engine, and not queued: the callbacks of the
-                // barrier before this one have run.
-                if unsafe { callbacks.list.entrain(head, CpuHead::<M>::run) } {
-                    self.tree.arrows.take(Arrow::BarrierQueued);
-                } else {
-                    self.tree.arrows.take(Arrow::BarrierBehindRunning);
-                    // SAFETY: as above.
-                    unsafe { callbacks.list.push_done(head, CpuHead::<M>::run) };
-                }
-                cpu.publish(&callbacks);
-                queued = queued.with(number);
             }
         }
         if queued.is_empty() {
@@ -184,6 +164,34 @@ impl<M: Machine> Rcu<M> {
             let all_ran = || barrier.left.load(Ordering::Acquire) == 0;
             barrier.all_ran.wait_until(all_ran);
         }
+    }
+
+    /// Queues the barrier's callback of a CPU behind all that are there. `false`: none are.
+    #[inline(never)]
+    fn go_behind(&self, cpu: &Cpu<M>, moving: &IrqSpinGuard<'_, (), M, Moving>) -> bool {
+        let mut callbacks = cpu.callbacks.lock_under(moving);
+        // `hasten` settles it.
+        self.take_over(cpu, &mut callbacks);
+        if callbacks.list.len() + callbacks.running == 0 {
+            self.tree.arrows.take(Arrow::BarrierNone);
+            return false;
+        }
+        // Relaxed: the list's lock orders it before the callback.
+        let rcu = core::ptr::from_ref(self).cast_mut();
+        cpu.barrier.rcu.store(rcu, Ordering::Relaxed);
+        let head = NonNull::from(&cpu.barrier).cast::<Head>();
+        self.barrier.left.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the head is part of the engine, and not queued: the callbacks of the barrier
+        // before this one have run.
+        if unsafe { callbacks.list.entrain(head, CpuHead::<M>::run) } {
+            self.tree.arrows.take(Arrow::BarrierQueued);
+        } else {
+            self.tree.arrows.take(Arrow::BarrierBehindRunning);
+            // SAFETY: as above.
+            unsafe { callbacks.list.push_done(head, CpuHead::<M>::run) };
+        }
+        cpu.publish(&callbacks);
+        true
     }
 
     /// What waits on a CPU is asked for, and what is ripe there runs.

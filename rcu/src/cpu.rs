@@ -105,6 +105,7 @@ impl<M: Machine> Cpu<M> {
     ///
     /// Somebody took them over after they were pushed, since the word of `arrivals` is back at
     /// *idle*. Before that it was published that they were pending; later, that nothing is.
+    #[inline]
     pub fn has_none(&self) -> bool {
         // In this order. Acquire pairs with the Release in `publish`.
         self.arrivals.is_idle() && self.pending.load(Ordering::Acquire) == 0

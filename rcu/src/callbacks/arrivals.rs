@@ -149,6 +149,7 @@ impl Arrivals {
 
     /// Whether the word is *idle*: then callbacks that the caller knows of have been taken, and
     /// what who took them said before it came to rest is seen. Any context.
+    #[inline]
     pub fn is_idle(&self) -> bool {
         // Acquire pairs with the Release in `rest`.
         self.word.load(Ordering::Acquire) == IDLE
