@@ -103,6 +103,17 @@ arrows! {
     /// on -> off: it was the last that the leaf waited for.
     ReaderLast = "reader.last",
 
+    /// A callback was pushed where nobody would come for it; counted when it is taken over.
+    CbFirst = "cb.first",
+    /// Callbacks were pushed where somebody was about to come; counted as above, once for all
+    /// that are taken over at a time.
+    CbLater = "cb.later",
+    /// Who pushed comes all the same, since it was one of many.
+    CbMany = "cb.many",
+    /// arrived -> next: by who has the lock of the list. Counts callbacks.
+    CbTakeOver = "cb.take_over",
+    /// Nothing on the list waits: who pushes next comes.
+    CbRest = "cb.rest",
     /// next -> wait or next ready: callbacks get a name for what they wait for.
     CbName = "cb.name",
     /// next stays: both named segments are taken by earlier grace periods.

@@ -12,9 +12,9 @@
 //! | all of them are being run | queues a ripe one, which runs behind them |
 //!
 //! The barrier counts: one for itself, so that callbacks which run at once do not end it,
-//! and one for each callback of its own. A CPU without pending callbacks has none that were
-//! queued before: who queued one that the caller knows of has counted it before, and it is
-//! taken off the count when it has been run.
+//! and one for each callback of its own. Why a CPU that seems to have no callbacks has none
+//! that were queued before is said at `Cpu::has_none`. Elsewhere what has arrived is taken
+//! over first, and the barrier's goes behind it.
 //!
 //! Callbacks of a CPU that goes offline are moved under a lock that the barrier holds as it
 //! goes from CPU to CPU, so it sees them in one place or the other.
@@ -23,13 +23,13 @@ use core::{cell::UnsafeCell, ptr::NonNull, sync::atomic::AtomicPtr};
 
 use platform::{
     CpuId, CpuMask,
-    lock::IrqSpinLock,
+    lock::{IrqSpinGuard, IrqSpinLock},
     lock_class,
     sync::{AtomicU64, AtomicUsize, Ordering, fence},
     wait::{Mutex, WaitQueue},
 };
 
-use crate::{Head, Machine, Rcu, arrows::Arrow, seq::Seq};
+use crate::{Head, Machine, Rcu, arrows::Arrow, cpu::Cpu, seq::Seq};
 
 lock_class! {
     /// Whose barrier it is.
@@ -140,32 +140,13 @@ impl<M: Machine> Rcu<M> {
         {
             let moving = barrier.moving.lock();
             for (number, cpu) in self.cpus.iter() {
-                // Acquire pairs with the Release in `Cpu::publish`.
-                if cpu.pending.load(Ordering::Acquire) == 0 {
+                if cpu.has_none() {
                     self.tree.arrows.take(Arrow::BarrierNone);
                     continue;
                 }
-                let mut callbacks = cpu.callbacks.lock_under(&moving);
-                if callbacks.list.len() + callbacks.running == 0 {
-                    self.tree.arrows.take(Arrow::BarrierNone);
-                    continue;
+                if self.go_behind(cpu, &moving) {
+                    queued = queued.with(number);
                 }
-                // Relaxed: the list's lock orders it before the callback.
-                let rcu = core::ptr::from_ref(self).cast_mut();
-                cpu.barrier.rcu.store(rcu, Ordering::Relaxed);
-                let head = NonNull::from(&cpu.barrier).cast::<Head>();
-                barrier.left.fetch_add(1, Ordering::Relaxed);
-                // SAFETY: the head is part of the engine, and not queued: the callbacks of the
-                // barrier before this one have run.
-                if unsafe { callbacks.list.entrain(head, CpuHead::<M>::run) } {
-                    self.tree.arrows.take(Arrow::BarrierQueued);
-                } else {
-                    self.tree.arrows.take(Arrow::BarrierBehindRunning);
-                    // SAFETY: as above.
-                    unsafe { callbacks.list.push_done(head, CpuHead::<M>::run) };
-                }
-                cpu.publish(&callbacks);
-                queued = queued.with(number);
             }
         }
         if queued.is_empty() {
@@ -185,14 +166,41 @@ impl<M: Machine> Rcu<M> {
         }
     }
 
+    /// Queues the barrier's callback of a CPU behind all that are there. `false`: none are.
+    #[inline(never)]
+    fn go_behind(&self, cpu: &Cpu<M>, moving: &IrqSpinGuard<'_, (), M, Moving>) -> bool {
+        let mut callbacks = cpu.callbacks.lock_under(moving);
+        // `hasten` settles it.
+        self.take_over(cpu, &mut callbacks);
+        if callbacks.list.len() + callbacks.running == 0 {
+            self.tree.arrows.take(Arrow::BarrierNone);
+            return false;
+        }
+        // Relaxed: the list's lock orders it before the callback.
+        let rcu = core::ptr::from_ref(self).cast_mut();
+        cpu.barrier.rcu.store(rcu, Ordering::Relaxed);
+        let head = NonNull::from(&cpu.barrier).cast::<Head>();
+        self.barrier.left.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the head is part of the engine, and not queued: the callbacks of the barrier
+        // before this one have run.
+        if unsafe { callbacks.list.entrain(head, CpuHead::<M>::run) } {
+            self.tree.arrows.take(Arrow::BarrierQueued);
+        } else {
+            self.tree.arrows.take(Arrow::BarrierBehindRunning);
+            // SAFETY: as above.
+            unsafe { callbacks.list.push_done(head, CpuHead::<M>::run) };
+        }
+        cpu.publish(&callbacks);
+        true
+    }
+
     /// What waits on a CPU is asked for, and what is ripe there runs.
     fn hasten(&self, number: CpuId) {
         let cpu = self.cpus.on(number);
         let request = {
             let mut callbacks = cpu.callbacks.lock();
-            let request = self.name(&mut callbacks);
-            cpu.publish(&callbacks);
-            request
+            self.take_over(cpu, &mut callbacks);
+            self.settle(cpu, &mut callbacks)
         };
         if let Some(cookie) = request {
             self.request(number, cpu, cookie);

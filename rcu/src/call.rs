@@ -1,11 +1,13 @@
 //! Callbacks: queueing, naming what they wait for, and running them.
 //!
-//! Each CPU has a list ([`crate::callbacks`], with the states) under a lock of its own, and
-//! a thread that runs what is ripe. Queueing takes that lock and no other; every now and then
-//! it also gives the callbacks that have come a name for what they wait for, and asks the
-//! tree for it: when nothing on the list has a name yet, so that the first callback after a
-//! pause starts a grace period at once, and for every [`NAME_EVERY`]th. Others wait until
-//! something on the list is ripe; then the CPU's thread names them.
+//! Queueing takes no lock: a callback *arrives* on a stack of its CPU
+//! ([`crate::callbacks::arrivals`], with the states). Each CPU has a list
+//! ([`crate::callbacks`], with the states) under a lock of its own, and a thread that runs
+//! what is ripe. Whoever has the lock *takes over* what has arrived, gives it a name for what
+//! it waits for, and asks the tree for that. Who queues does so when nobody else will: when
+//! nothing on the list has a name yet, so that the first callback after a pause starts a
+//! grace period at once; and for every [`NAME_EVERY`]th. Otherwise something on the list
+//! waits, and when that is ripe the CPU's thread comes.
 //!
 //! The CPU's thread also makes the grace period, if it can be made without waiting: then no
 //! other CPU is woken for it.
@@ -14,6 +16,10 @@
 //! for it, by its leaf's lock. Whoever ends that grace period comes by that lock, too. If
 //! before the CPU, the CPU sees the end and wakes its thread itself; if after it, the CPU's
 //! cookie is seen, and its thread is woken.
+//!
+//! So what holds when the lock is given back is: if nobody will come for what arrives (nothing
+//! on the list has a name), the stack says so, and who pushes next comes ([`Rcu::settle`]).
+//! A barrier that takes over leaves that for the moment until it comes a second time.
 
 use core::{ptr::NonNull, sync::atomic::Ordering};
 
@@ -25,15 +31,19 @@ use platform::{
 use crate::{
     Function, Head, Machine, Rcu,
     arrows::Arrow,
-    callbacks::{Queue, Segment},
+    callbacks::{
+        List, Queue, Segment,
+        arrivals::{Rest, Taken},
+    },
     cpu::{Callbacks, Cpu},
     engine::Left,
     seq::Cookie,
     tree::Request,
 };
 
-/// One in so many callbacks names all that have come; the others save the work.
-const NAME_EVERY: usize = 64;
+/// One in so many callbacks takes over and names all that have come; the others save the
+/// work. It bounds what is turned round with interrupts off.
+const NAME_EVERY: u64 = 64;
 
 impl<M: Machine> Rcu<M> {
     /// Has `run` called with `head` once all sections of now are over: `call_rcu`. It is
@@ -51,32 +61,84 @@ impl<M: Machine> Rcu<M> {
     pub unsafe fn call(&self, head: NonNull<Head>, run: Function) {
         let pinned = Preempt::<M>::disable();
         let cpu = self.here(&pinned);
-        let mut callbacks = cpu.callbacks.lock();
         #[cfg(debug_assertions)]
         // SAFETY: the head is valid.
         if !unsafe { head.as_ref() }.claim() {
-            drop(callbacks);
             self.report_twice(head);
             return;
         }
         // SAFETY: as the caller promises.
-        unsafe { callbacks.list.push(head, run) };
-        let pushed = callbacks.pushed;
-        callbacks.pushed = pushed.wrapping_add(1);
-        let is_first = callbacks.list.due(Segment::Wait).is_none();
-        let name = if is_first || pushed.is_multiple_of(NAME_EVERY) {
-            self.name(&mut callbacks)
-        } else {
-            None
-        };
-        cpu.publish(&callbacks);
-        drop(callbacks);
-        // Relaxed: a statistic.
-        let queued = cpu.queued.load(Ordering::Relaxed);
-        cpu.queued.store(queued + 1, Ordering::Relaxed);
-        if let Some(cookie) = name {
-            self.request(pinned.cpu(), cpu, cookie);
+        let nobody_comes = unsafe { cpu.arrivals.push::<M>(head, run) };
+        // Relaxed: an interrupt's may get lost. That only puts the next turn off.
+        let turn = cpu.turns.load(Ordering::Relaxed).wrapping_add(1);
+        cpu.turns.store(turn, Ordering::Relaxed);
+        if nobody_comes || turn.is_multiple_of(NAME_EVERY) {
+            self.come(pinned.cpu(), cpu, nobody_comes);
         }
+    }
+
+    /// Takes over and names what has arrived here.
+    #[cold]
+    #[inline(never)]
+    fn come(&self, number: CpuId, cpu: &Cpu<M>, nobody_else: bool) {
+        if !nobody_else {
+            self.tree.arrows.take(Arrow::CbMany);
+        }
+        let mut callbacks = cpu.callbacks.lock();
+        self.take_over(cpu, &mut callbacks);
+        let request = self.settle(cpu, &mut callbacks);
+        drop(callbacks);
+        if let Some(cookie) = request {
+            self.request(number, cpu, cookie);
+        }
+    }
+
+    /// Puts what has arrived behind the callbacks of the list. [`settle`](Self::settle) is to
+    /// follow, perhaps after the lock was given back meanwhile.
+    pub(crate) fn take_over(&self, cpu: &Cpu<M>, callbacks: &mut Callbacks) {
+        let Some(Taken {
+            mut queue,
+            was_idle,
+        }) = cpu.arrivals.take()
+        else {
+            return;
+        };
+        self.tree.arrows.take(if was_idle {
+            Arrow::CbFirst
+        } else {
+            Arrow::CbLater
+        });
+        // Relaxed: statistics; this one is changed under the lock.
+        let count = queue.len() as u64;
+        self.tree.arrows.add(Arrow::CbTakeOver, count);
+        let queued = cpu.queued.load(Ordering::Relaxed);
+        cpu.queued.store(queued + count, Ordering::Relaxed);
+        callbacks.list.append(&mut queue);
+    }
+
+    /// Names what has no name, and tells those without the lock what changed; then, if nobody
+    /// will come, sees to it that who pushes next does. To be done before the lock is given
+    /// back. The cookie, if it must be asked for: without the lock.
+    #[must_use = "the cookie is to be asked for"]
+    pub(crate) fn settle(&self, cpu: &Cpu<M>, callbacks: &mut Callbacks) -> Option<Cookie> {
+        let mut request = self.name(callbacks);
+        cpu.publish(callbacks);
+        // What has no name has no place for one, so something has.
+        while callbacks.list.due(Segment::Wait).is_none() {
+            match cpu.arrivals.rest() {
+                Rest::Now => {
+                    self.tree.arrows.take(Arrow::CbRest);
+                    break;
+                }
+                Rest::Already => break,
+                Rest::Arrived => {
+                    self.take_over(cpu, callbacks);
+                    request = self.name(callbacks);
+                    cpu.publish(callbacks);
+                }
+            }
+        }
+        request
     }
 
     #[cfg(debug_assertions)]
@@ -90,12 +152,12 @@ impl<M: Machine> Rcu<M> {
 
     /// Names what the newest callbacks of a list wait for. The cookie, if it must be asked
     /// for: after [`Cpu::publish`], and without the lock.
-    pub(crate) fn name(&self, callbacks: &mut Callbacks) -> Option<Cookie> {
+    fn name(&self, callbacks: &mut Callbacks) -> Option<Cookie> {
         if callbacks.list.len_of(Segment::Next) == 0 {
             return None;
         }
-        // What the callbacks are about was unpublished before they were queued, under this
-        // lock.
+        // What the callbacks are about was unpublished before they were pushed, and they were
+        // taken over before this.
         let cookie = self.tree.snap();
         if !callbacks.list.accelerate(cookie) {
             self.tree.arrows.take(Arrow::CbNoPlace);
@@ -133,7 +195,7 @@ impl<M: Machine> Rcu<M> {
                 continue;
             }
             // Acquire pairs with the Release in `stop`.
-            if self.stopping.load(Order::Acquire) && cpu.pending.load(Order::Relaxed) == 0 {
+            if self.stopping.load(Order::Acquire) && cpu.has_none() {
                 return;
             }
             match self.drive(true) {
@@ -164,6 +226,7 @@ impl<M: Machine> Rcu<M> {
     /// Takes what is ripe, and names what has no name. The cookie, if it must be asked for.
     fn take_ripe(&self, cpu: &Cpu<M>) -> (Queue, Option<Cookie>) {
         let mut callbacks = cpu.callbacks.lock();
+        self.take_over(cpu, &mut callbacks);
         let waiting = callbacks.list.due(Segment::Wait).is_some();
         // Acquire, in `seq`: what the sections did comes before the callbacks.
         let ripe = callbacks.list.advance(self.tree.seq());
@@ -174,25 +237,25 @@ impl<M: Machine> Rcu<M> {
         if self.faults.contains(crate::Faults::EARLY_SEGMENT) {
             callbacks.list.ripen_too_early();
         }
-        let request = self.name(&mut callbacks);
         let ripe = callbacks.list.take_done();
         callbacks.running += ripe.len();
-        cpu.publish(&callbacks);
-        (ripe, request)
+        (ripe, self.settle(cpu, &mut callbacks))
     }
 
     /// Runs what was taken, in batches with preemption off.
     fn run(&self, cpu: &Cpu<M>, mut ripe: Queue) {
         let mut start = M::now_ns();
         while !ripe.is_empty() {
-            let mut batch = ripe.split(self.config.batch.max(1));
-            let count = batch.len();
+            let mut count = 0;
             {
                 let _batch = Preempt::<M>::disable();
-                while let Some((head, run)) = batch.pop() {
+                while count < self.config.batch.max(1)
+                    && let Some((head, run)) = ripe.pop()
+                {
                     // SAFETY: who queued it vouched for it (`call`), and all sections of then
                     // are over.
                     unsafe { run(head) };
+                    count += 1;
                 }
             }
             {
@@ -219,12 +282,20 @@ impl<M: Machine> Rcu<M> {
         let own = self.here(&pinned);
         // A barrier that looks from CPU to CPU sees them here or there.
         let moving = self.barrier.moving.lock();
-        let mut moved = {
+        let mut moved = List::new();
+        {
             let mut callbacks = gone.callbacks.lock_under(&moving);
-            let moved = core::mem::take(&mut callbacks.list);
-            gone.publish(&callbacks);
-            moved
-        };
+            loop {
+                self.take_over(gone, &mut callbacks);
+                moved.adopt(&mut callbacks.list);
+                gone.publish(&callbacks);
+                if gone.arrivals.rest() != Rest::Arrived {
+                    break;
+                }
+            }
+            // Should it come back soon, what it asked for is not known of its new callbacks.
+            callbacks.requested = Cookie::COMPLETED;
+        }
         if moved.is_empty() {
             return;
         }
@@ -235,8 +306,7 @@ impl<M: Machine> Rcu<M> {
         self.tree.arrows.take(Arrow::CbAdopt);
         let mut callbacks = own.callbacks.lock_under(&moving);
         callbacks.list.adopt(&mut moved);
-        let request = self.name(&mut callbacks);
-        own.publish(&callbacks);
+        let request = self.settle(own, &mut callbacks);
         drop(callbacks);
         drop(moving);
         if let Some(cookie) = request {

@@ -17,62 +17,14 @@
 //! After the lists of P. E. McKenney's tree RCU in Linux (`kernel/rcu/rcu_segcblist.c`), by
 //! their behaviour; here each segment is a queue of its own.
 
+pub(crate) mod arrivals;
+mod queue;
+
 use core::{fmt, ptr::NonNull};
 
 use crate::seq::{Cookie, Seq};
 
-/// What is queued: part of the object that waits to be reclaimed.
-///
-/// While it is queued it belongs to the engine; it is the object's again when its function
-/// is called with it.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Head {
-    next: Option<NonNull<Head>>,
-    run: Option<Function>,
-    /// [`CLAIMED`] while it is queued: catches a second `call` of one head.
-    #[cfg(debug_assertions)]
-    claimed: core::sync::atomic::AtomicU32,
-}
-
-/// Unlikely to be found where there is no head.
-#[cfg(debug_assertions)]
-const CLAIMED: u32 = 0x7c1a_11ed;
-
-/// What a callback does. Called once, after the grace period, with the head that was queued.
-pub type Function = unsafe fn(NonNull<Head>);
-
-impl Head {
-    /// One that is not queued.
-    pub const fn new() -> Self {
-        Self {
-            next: None,
-            run: None,
-            #[cfg(debug_assertions)]
-            claimed: core::sync::atomic::AtomicU32::new(0),
-        }
-    }
-
-    /// Whether it is queued, for those who own it and so know that nobody queues it now.
-    pub fn is_queued(&self) -> bool {
-        self.run.is_some()
-    }
-
-    /// Takes it for who is about to queue it. `false`: it is queued, or two do that at a time.
-    #[cfg(debug_assertions)]
-    pub(crate) fn claim(&self) -> bool {
-        // Relaxed: of two who queue it one is told; that is all.
-        self.claimed
-            .swap(CLAIMED, core::sync::atomic::Ordering::Relaxed)
-            != CLAIMED
-    }
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+pub use queue::{Function, Head, Queue};
 
 /// The segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,109 +54,6 @@ impl Segment {
             Self::NextReady => "next ready",
             Self::Next => "next",
         }
-    }
-}
-
-/// Callbacks in a row. It does not own their memory: dropped, it forgets them.
-#[derive(Debug)]
-pub struct Queue {
-    ends: Option<(NonNull<Head>, NonNull<Head>)>,
-    len: usize,
-}
-
-// SAFETY: queued heads belong to the queue, wherever it goes; what their functions need of
-// the thread that runs them is the promise of who queues them (`List::push`).
-unsafe impl Send for Queue {}
-
-impl Queue {
-    /// An empty one.
-    pub const fn new() -> Self {
-        Self { ends: None, len: 0 }
-    }
-
-    /// How many there are.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.ends.is_none()
-    }
-
-    /// Puts a callback at the end.
-    ///
-    /// # Safety
-    ///
-    /// The head is valid, not queued, and the queue's until it is popped.
-    unsafe fn push(&mut self, head: NonNull<Head>, run: Function) {
-        // SAFETY: the head is the queue's from now on.
-        unsafe {
-            (&raw mut (*head.as_ptr()).next).write(None);
-            (&raw mut (*head.as_ptr()).run).write(Some(run));
-        }
-        self.append(&mut Self {
-            ends: Some((head, head)),
-            len: 1,
-        });
-    }
-
-    /// Moves all of `other` to the end.
-    pub fn append(&mut self, other: &mut Self) {
-        let Some((first, last)) = other.ends.take() else {
-            return;
-        };
-        self.len += core::mem::take(&mut other.len);
-        self.ends = Some(match self.ends {
-            None => (first, last),
-            Some((start, mut end)) => {
-                // SAFETY: what is queued is valid and the queue's.
-                unsafe { end.as_mut() }.next = Some(first);
-                (start, last)
-            }
-        });
-    }
-
-    /// Takes the first callback: the head, which is the object's again, and what to call
-    /// with it.
-    pub fn pop(&mut self) -> Option<(NonNull<Head>, Function)> {
-        let (first, last) = self.ends?;
-        // SAFETY: what is queued is valid and the queue's; it is not any more.
-        let Head { next, run, .. } = unsafe { first.replace(Head::new()) };
-        self.ends = next.map(|next| (next, last));
-        self.len -= 1;
-        // Every head in a queue was given a function by `push`.
-        run.map(|run| (first, run))
-    }
-
-    /// Takes the first `count` callbacks, or all.
-    #[must_use]
-    pub fn split(&mut self, count: usize) -> Self {
-        if count >= self.len {
-            return core::mem::take(self);
-        }
-        let (Some((first, last)), Some(steps)) = (self.ends, count.checked_sub(1)) else {
-            return Self::new();
-        };
-        let mut end = first;
-        for _ in 0..steps {
-            // SAFETY: what is queued is valid and the queue's; there are more than `count`.
-            end = unsafe { end.as_ref() }.next.unwrap_or(last);
-        }
-        // SAFETY: as above.
-        let rest = unsafe { end.as_mut() }.next.take();
-        self.ends = rest.map(|rest| (rest, last));
-        self.len -= count;
-        Self {
-            ends: Some((first, end)),
-            len: count,
-        }
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -262,13 +111,17 @@ impl List {
         (self.len_of(segment) > 0).then_some(self.due[place])
     }
 
+    /// Puts callbacks behind all others, in *next*.
+    pub(crate) fn append(&mut self, queue: &mut Queue) {
+        self.segments[Segment::Next as usize].append(queue);
+    }
+
     /// Queues a callback behind all others, in *next*.
     ///
     /// # Safety
     ///
     /// The head is valid, not queued, and the engine's until `run` is called with it; `run`
     /// may be called by any thread.
-    #[inline]
     pub unsafe fn push(&mut self, head: NonNull<Head>, run: Function) {
         // SAFETY: as the caller promises.
         unsafe { self.segments[Segment::Next as usize].push(head, run) };
@@ -372,13 +225,6 @@ impl List {
     #[must_use]
     pub fn take_done(&mut self) -> Queue {
         core::mem::take(&mut self.segments[Segment::Done as usize])
-    }
-
-    /// Puts back what was taken and not run, before all that became ripe meanwhile.
-    pub fn put_back(&mut self, mut rest: Queue) {
-        let done = &mut self.segments[Segment::Done as usize];
-        rest.append(done);
-        *done = rest;
     }
 
     /// Takes over all callbacks of a CPU that goes, behind the own ones. Ripe ones stay

@@ -10,7 +10,7 @@ use platform::{
 
 use crate::{
     Machine, barrier,
-    callbacks::{List, Segment},
+    callbacks::{List, Segment, arrivals::Arrivals},
     seq::Cookie,
 };
 
@@ -31,6 +31,11 @@ pub(crate) struct Cpu<M: Machine> {
     /// What the CPU shall report to, a hint: set by who looks at it, cleared by the CPU
     /// before it reports, so that no wish is lost.
     pub wanted: AtomicU32,
+    /// Callbacks that have been queued and are not in `callbacks` yet.
+    pub arrivals: Arrivals,
+    /// How often something was queued, about: of two additions at a time one is lost. Counted
+    /// to take over what arrives every now and then.
+    pub turns: Statistic,
     pub callbacks: IrqSpinLock<Callbacks, M, CallbackLock>,
     /// Callbacks that have not been run, as `callbacks` says, for those without the lock.
     pub pending: AtomicUsize,
@@ -39,6 +44,7 @@ pub(crate) struct Cpu<M: Machine> {
     /// Its thread that runs callbacks.
     pub thread: IrqSpinLock<Option<M::Thread>, M, CallbackThread>,
     pub barrier: barrier::CpuHead<M>,
+    /// Callbacks that were taken over from `arrivals`. Changed under the lock of `callbacks`.
     pub queued: Statistic,
     pub invoked: Statistic,
 }
@@ -53,8 +59,6 @@ pub(crate) struct Callbacks {
     pub list: List,
     /// Taken off the list, and not run yet.
     pub running: usize,
-    /// Queued so far, to name what waits every now and then.
-    pub pushed: usize,
     /// The last cookie that was asked for.
     pub requested: Cookie,
 }
@@ -63,10 +67,11 @@ impl<M: Machine> Cpu<M> {
     pub fn new() -> Self {
         Self {
             wanted: AtomicU32::new(0),
+            arrivals: Arrivals::new(),
+            turns: Statistic::new(0),
             callbacks: IrqSpinLock::new(Callbacks {
                 list: List::new(),
                 running: 0,
-                pushed: 0,
                 requested: Cookie::COMPLETED,
             }),
             pending: AtomicUsize::new(0),
@@ -92,6 +97,18 @@ impl<M: Machine> Cpu<M> {
             due.unwrap_or(Cookie::COMPLETED).to_bits(),
             Ordering::Relaxed,
         );
+    }
+
+    /// Whether there are no callbacks: those that the caller knows of have been run, and what
+    /// they did is seen. For those without the lock; callbacks may not move from CPU to CPU
+    /// meanwhile.
+    ///
+    /// Somebody took them over after they were pushed, since the word of `arrivals` is back at
+    /// *idle*. Before that it was published that they were pending; later, that nothing is.
+    #[inline]
+    pub fn has_none(&self) -> bool {
+        // In this order. Acquire pairs with the Release in `publish`.
+        self.arrivals.is_idle() && self.pending.load(Ordering::Acquire) == 0
     }
 
     /// The cookie that ripens next.

@@ -18,7 +18,7 @@ use core::{
 
 use platform::{CpuId, IrqsOff, Platform, eqs::Eqs, model::Model, sync::Ordering};
 
-use crate::{Config, Machine, Rcu, Stall, blocked::Entry, cpu::NORMAL};
+use crate::{Config, Machine, Rcu, Stall, blocked::Entry, callbacks::Queue, cpu::NORMAL};
 
 /// What there is of each CPU in one execution. The checker's threads are coroutines of one
 /// thread of the host, so plain cells do.
@@ -112,6 +112,25 @@ impl Rcu<Model> {
             .on(number)
             .wanted
             .fetch_or(NORMAL, Ordering::Relaxed);
+    }
+
+    /// Takes what has arrived on a CPU. Nobody else takes anything at that time: this is without
+    /// the lock of the list, so what is taken came by the stack alone.
+    pub fn take_arrived(&self, number: CpuId) -> Queue {
+        let taken = self.cpus.on(number).arrivals.take();
+        taken.map_or_else(Queue::new, |taken| taken.queue)
+    }
+
+    /// Whether somebody will come for what has arrived on a CPU, if anything has: something on
+    /// its list waits, and its end is looked for. While nobody else does anything.
+    pub fn comes_by(&self, number: CpuId) -> bool {
+        let cpu = self.cpus.on(number);
+        cpu.due().is_some() || !cpu.arrivals.any()
+    }
+
+    /// Whether a barrier would pass a CPU by without its lock.
+    pub fn has_none(&self, number: CpuId) -> bool {
+        self.cpus.on(number).has_none()
     }
 
     /// Runs what is ripe on a CPU, in the place of its thread.

@@ -55,13 +55,15 @@ pub struct Stats {
     pub expedited: u64,
     /// The sum of their durations in nanoseconds.
     pub expedited_sum_ns: u64,
-    /// Callbacks that were queued, without those of barriers.
+    /// Callbacks that were queued, without those of barriers. They are counted when their
+    /// CPU's list takes them over: before a barrier that waits for them is over, and before
+    /// they run.
     pub queued: u64,
     /// Callbacks that have been run, with those of barriers.
     pub invoked: u64,
     /// Callbacks of barriers that were queued.
     pub barrier_callbacks: u64,
-    /// Callbacks that have not been run.
+    /// Of `queued`, those that have not been run.
     pub pending: u64,
     /// Barriers that have ended.
     pub barriers: u64,

@@ -149,7 +149,12 @@ impl<M: Machine> Text<'_, M> {
             let segments = Segments::of(&cpu.callbacks.lock().list);
             writeln!(
                 f,
-                "  cpu{number}: {segments}, running {running}, queued {queued}, run {invoked}{}{}",
+                "  cpu{number}: {segments}, running {running}, queued {queued}, run {invoked}{}{}{}",
+                if cpu.arrivals.any() {
+                    ", some arrived"
+                } else {
+                    ""
+                },
                 if idle { ", idle" } else { "" },
                 if wanted != 0 { ", asked to report" } else { "" },
             )?;

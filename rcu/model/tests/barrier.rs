@@ -101,14 +101,28 @@ fn a_barrier_sees_what_callbacks_did() {
     assert!(arrows.iter().all(|count| *count > 0), "{arrows:?}");
 }
 
-/// A CPU queues a callback and says so; another one, if it has heard of it, waits for a
-/// barrier.
 #[test]
 fn a_barrier_finds_what_its_caller_knows_of() {
+    queue_and_say_so(false);
+}
+
+#[test]
+fn a_barrier_finds_what_has_arrived_behind_others() {
+    queue_and_say_so(true);
+}
+
+/// A CPU queues a callback, behind another one that waits or as the first, and says so;
+/// another CPU, if it has heard of it, waits for a barrier.
+fn queue_and_say_so(behind: bool) {
     let counts: &'static [AtomicUsize; 2] = Box::leak(Box::default());
-    let setup = Setup::new(2).preemptions(2).blocking_locks();
+    let setup = Setup::new(2)
+        .preemptions(if behind { 1 } else { 2 })
+        .blocking_locks();
     setup.check(move || {
-        let world = World::new(false);
+        let world = World::back_to_back();
+        if behind {
+            Callback::queue(&world, &Arc::new(Cell::new(false)));
+        }
         let (ran, over) = (Arc::new(Cell::new(false)), Arc::new(AtomicBool::new(false)));
         let queued = Arc::new(AtomicBool::new(false));
         let (waits, seen, ends) = (Arc::clone(&world), Arc::clone(&ran), Arc::clone(&over));
@@ -128,9 +142,12 @@ fn a_barrier_finds_what_its_caller_knows_of() {
         queued.store(true, Ordering::Release);
         run_until(&world, &over);
         waiter.join();
-        // What nobody waited for.
-        world.rcu.make_by_hand();
-        world.rcu.run_by_hand(CpuId::BOOT);
+        // What nobody waited for: after a grace period that may be running.
+        for _ in 0..2 {
+            switch(&world.rcu);
+            world.rcu.make_by_hand();
+            world.rcu.run_by_hand(CpuId::BOOT);
+        }
         // SAFETY: nobody runs it any more.
         assert!(unsafe { *ran.shared().get() });
     });

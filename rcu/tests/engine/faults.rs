@@ -69,7 +69,7 @@ fn a_cpu_that_counts_as_still_idle_is_noticed() {
 #[test]
 fn a_quiescent_state_that_is_lost_is_noticed() {
     let why = fails(Faults::LOSE_QS);
-    assert!(why.contains("has not ended for 3"), "{why}");
+    assert!(why.contains("has not ended for "), "{why}");
 }
 
 #[test]

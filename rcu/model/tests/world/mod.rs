@@ -27,10 +27,23 @@ pub struct World {
 impl World {
     /// CPU 0, which runs this, is not idle from here on. Two CPUs on each leaf.
     pub fn new(preemptible: bool) -> Arc<Self> {
+        Self::with(preemptible, Config::default())
+    }
+
+    /// The same, with grace periods for callbacks back to back: time stands still.
+    pub fn back_to_back() -> Arc<Self> {
+        let config = Config {
+            min_interval_ns: 0,
+            ..Config::default()
+        };
+        Self::with(false, config)
+    }
+
+    fn with(preemptible: bool, config: Config) -> Arc<Self> {
         let config = Config {
             leaf_fanout: 2,
             fanout: 2,
-            ..Config::default()
+            ..config
         };
         let rcu = engine(preemptible, config);
         begin_cpu();
