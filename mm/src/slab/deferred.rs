@@ -31,7 +31,7 @@ use core::{
 use platform::{
     MAX_CPUS, Preempt,
     deferred::{Function, Work, queue, sync},
-    sync::{AtomicPtr, Ordering},
+    sync::{AtomicPtr, AtomicU64, Ordering},
 };
 
 use super::{KmemCache, Machine, Mode, Slab, Slabs, arrows::Arrow, stats::Stat};
@@ -51,13 +51,16 @@ impl Objects {
         }
     }
 
-    /// Pushes an object. Any context.
+    /// Counts an object, and pushes it. Any context.
     ///
     /// # Safety
     ///
-    /// The caller owns the object, and gives it up; `link` is a word in it, which who takes it finds by
-    /// the same rule.
-    pub unsafe fn push(&self, object: NonNull<u8>, link: &AtomicPtr<u8>) {
+    /// The caller owns the object, and gives it up; `link` is a word in it, which who takes it
+    /// finds by the same rule.
+    pub unsafe fn push(&self, count: &AtomicU64, object: NonNull<u8>, link: &AtomicPtr<u8>) {
+        // Before it is linked: see the module. Relaxed: the push publishes it to who takes the
+        // object, and whoever waits for 0 knows of this free by something else.
+        count.fetch_add(1, Ordering::Relaxed);
         // Relaxed: the exchange checks what was read.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
@@ -74,6 +77,12 @@ impl Objects {
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// An object that was taken rests in its slab: it is not counted any more.
+    pub fn rests(count: &AtomicU64) {
+        // Release: who reads 0 (Acquire) sees the object at rest.
+        count.fetch_sub(1, Ordering::Release);
     }
 
     /// Takes all: the latest. Those before it follow by their links, and are the caller's.
@@ -172,15 +181,13 @@ impl<M: Machine> KmemCache<M> {
     pub(super) unsafe fn defer(&self, object: NonNull<u8>) {
         self.count(Stat::FreeDeferred);
         self.arrow(Arrow::DeferredPush);
-        // Relaxed: the push publishes it to the work, and whoever waits for 0 knows of this
-        // free by something else.
-        self.deferred.fetch_add(1, Ordering::Relaxed);
         let preempt = Preempt::<M>::disable();
         let here = &self.slabs().deferred.cpus[preempt.cpu().index()];
         // SAFETY: as the caller promises. The allocator stays where it is, and waits for its
         // work before it goes.
         unsafe {
-            here.objects.push(object, self.deferred_link(object));
+            let link = self.deferred_link(object);
+            here.objects.push(&self.deferred, object, link);
             queue::<M>(NonNull::from_ref(here).cast());
         }
     }
@@ -200,9 +207,8 @@ impl<M: Machine> KmemCache<M> {
         unsafe {
             let freed = self.free_single(slab, object, Mode::Spin, Location::caller());
             debug_assert!(freed.is_ok(), "waits for locks");
-            // Release: who reads 0 sees the object at rest. The last access, unless the cache
-            // is kept.
-            self.deferred.fetch_sub(1, Ordering::Release);
+            // The last access, unless the cache is kept.
+            Objects::rests(&self.deferred);
             if dying {
                 self.release();
             }
