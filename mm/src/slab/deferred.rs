@@ -11,9 +11,10 @@
 //! | `deferred.run` | on the stack | the work's | the work takes all by one swap |
 //! | `deferred.freed` | the work's | free, in its slab; then no longer counted | the work: as its last access to the cache |
 //!
-//! *Counted before it is linked, until it rests in its slab*: so whoever knows that no further free
-//! begins and reads 0 (Acquire) knows that there is none under way, and sees all that they did
-//! (Release). Else a cache could be destroyed while the work is about to free into it.
+//! *Counted before it is linked, until it rests in its slab*: so the count is never less than what
+//! is on the stacks, and whoever knows that no further free begins and reads 0 (Acquire) knows that
+//! there is none under way, and sees all that they did (Release). Else a cache could be destroyed
+//! while the work is about to free into it.
 //!
 //! Only *push* and *take all* exist, so a head that was taken and came back in between (ABA) does no
 //! harm. The links are seen by who takes them: Release of the push, Acquire of the swap; a push
@@ -82,7 +83,8 @@ impl Objects {
     /// An object that was taken rests in its slab: it is not counted any more.
     pub fn rests(count: &AtomicU64) {
         // Release: who reads 0 (Acquire) sees the object at rest.
-        count.fetch_sub(1, Ordering::Release);
+        let was = count.fetch_sub(1, Ordering::Release);
+        debug_assert!(was > 0, "what rests was counted before");
     }
 
     /// Takes all: the latest. Those before it follow by their links, and are the caller's.
