@@ -203,7 +203,7 @@ impl<M: Machine> KmemCache<M> {
         unsafe {
             let room = Sheaf::capacity(main) as usize;
             let got =
-                self.from_partial(home, from, Sheaf::objects(main).as_ptr(), room, Mode::Spin);
+                self.take_partial(home, from, Sheaf::objects(main).as_ptr(), room, Mode::Spin);
             Sheaf::set_len(main, got as u32);
             if got > 0 {
                 self.count_many(Stat::SheafRefill, got);
@@ -239,46 +239,51 @@ impl<M: Machine> KmemCache<M> {
         if gfp.contains(Gfp::NOLOCK) {
             return self.alloc_nolock_for(Some(node), gfp, caller);
         }
-        let object = match self.take_of_node(node) {
-            Some(object) => {
-                self.count(Stat::AllocFastpath);
-                object
-            }
-            None => {
-                self.count(Stat::AllocSlowpath);
-                self.alloc_single(Some(node), gfp, Mode::Spin, caller)?
-            }
+        let mut found = self.take_of_node(node);
+        if let Found::NoMain = found
+            && !gfp.contains(Gfp::NO_SHEAF)
+            && self.give_main()
+        {
+            self.arrow(Arrow::AllocFirstMain);
+            found = self.take_of_node(node);
+        }
+        let object = if let Found::Object(object) = found {
+            self.count(Stat::AllocFastpath);
+            object
+        } else {
+            self.count(Stat::AllocSlowpath);
+            self.alloc_single(Some(node), gfp, Mode::Spin, caller)?
         };
         self.hand_out(gfp, object, caller)
     }
 
     /// An object of `node` from this CPU's sheaves, which are refilled if they are empty and the
     /// node is the CPU's own. As in Linux the latest object alone is looked at.
-    fn take_of_node(&self, node: NodeId) -> Option<NonNull<u8>> {
+    fn take_of_node(&self, node: NodeId) -> Found {
         let mut surplus = Stack::default();
-        let object = self.lock_here().and_then(|(mut sheaves, home)| {
-            // SAFETY: the lock is held.
-            let is_empty = unsafe { Sheaf::len(sheaves.main) } == 0;
-            if is_empty && home != pair_of(node) {
-                return None;
+        let Some((mut sheaves, home)) = self.lock_here() else {
+            self.count(Stat::AllocLockTaken);
+            return Found::Taken;
+        };
+        // SAFETY: the lock is held, so main is this one's. The object is of a slab, and goes
+        // back where it was.
+        unsafe {
+            if Sheaf::len(sheaves.main) == 0 && home != pair_of(node) {
+                return Found::Nothing;
             }
-            let object = match self.take_from(&mut sheaves, home, From::Own, &mut surplus) {
-                Found::Object(object) => object,
-                _ => return None,
-            };
-            // SAFETY: the object is of a slab; it goes back where it was.
-            unsafe {
-                if self.pair_of_object(object) == pair_of(node) {
-                    return Some(object);
-                }
+            let mut found = self.take_from(&mut sheaves, home, From::Own, &mut surplus);
+            if let Found::Object(object) = found
+                && self.pair_of_object(object) != pair_of(node)
+            {
                 self.count(Stat::AllocNodeMismatch);
                 self.arrow(Arrow::AllocMismatch);
                 Sheaf::push(sheaves.main, object);
+                found = Found::Nothing;
             }
-            None
-        });
-        // SAFETY: they are nobody else's, and empty.
-        unsafe { self.free_sheaves(surplus) };
-        object
+            drop(sheaves);
+            // They are nobody else's, and empty.
+            self.free_sheaves(surplus);
+            found
+        }
     }
 }

@@ -52,7 +52,7 @@ arrows! {
     SupplyFreshOwn = "supply.fresh_own",
     /// Other nodes' partial slabs, as the own node has no memory.
     SupplyOthers = "supply.others",
-    /// A fresh slab on the own node, after reclaim.
+    /// A fresh slab on the own node, from its reserve or after reclaim.
     SupplyFreshReclaimed = "supply.fresh_reclaimed",
     /// A fresh slab on another node.
     SupplyFreshElsewhere = "supply.fresh_elsewhere",

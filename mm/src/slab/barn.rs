@@ -23,7 +23,7 @@
 use core::ptr::NonNull;
 
 use platform::{
-    Platform,
+    Mark, Platform,
     lock::{IrqSpinGuard, IrqSpinLock},
     lock_class,
     sync::{AtomicU32, Ordering},
@@ -158,6 +158,8 @@ impl<P: Platform> Barn<P> {
             Mode::NoLock => (self.sheaves.try_lock()?, false),
         };
         self.contention.note(waited);
+        // The interesting place for an NMI.
+        P::mark(Mark::Step);
         Some(Open {
             sheaves,
             barn: self,

@@ -93,7 +93,7 @@ impl<M: Machine> KmemCache<M> {
             let home = pair_of(self.home());
             // SAFETY: as the caller promises.
             let take = |from, got: usize| unsafe {
-                self.from_partial(home, from, into.add(got), want - got, Mode::Spin)
+                self.take_partial(home, from, into.add(got), want - got, Mode::Spin)
             };
             let mut in_vain = 0;
             while got < want && in_vain < TRIES {

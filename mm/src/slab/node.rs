@@ -1,7 +1,7 @@
 //! What a cache has of each node: slabs with free objects, counts, and the barn.
 
 use platform::{
-    NodeId,
+    Mark, NodeId,
     lock::{IrqSpinGuard, IrqSpinLock},
     lock_class,
     sync::{AtomicU64, Ordering},
@@ -105,6 +105,8 @@ impl<M: Machine> Node<M> {
             Mode::NoLock => (self.lists.try_lock()?, false),
         };
         self.contention.note(waited);
+        // The interesting place for an NMI.
+        M::mark(Mark::Step);
         Some(guard)
     }
 

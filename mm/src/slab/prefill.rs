@@ -95,7 +95,7 @@ impl<M: Machine> KmemCache<M> {
                 }
                 if Sheaf::has_room(sheaf) {
                     let objects = Sheaf::filled(sheaf);
-                    let moved = Sheaf::put(sheaves.main, &objects[..]);
+                    let moved = Sheaf::put(sheaves.main, objects);
                     // The first ones went: the last ones take their places.
                     let left = objects.len() - moved;
                     let first = Sheaf::objects(sheaf).as_ptr();

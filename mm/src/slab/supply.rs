@@ -33,7 +33,7 @@ impl<M: Machine> KmemCache<M> {
     /// # Safety
     ///
     /// `into` has room for `want` pointers, which are the caller's.
-    pub(super) unsafe fn from_partial(
+    pub(super) unsafe fn take_partial(
         &self,
         home: u32,
         from: From,
@@ -97,6 +97,15 @@ impl<M: Machine> KmemCache<M> {
                 found.map(Some).ok_or(error)
             }
         }
+    }
+
+    /// How readily an allocation takes a partial slab of another node before a fresh slab of its own: in so
+    /// many of a hundred cases. More than 100 is as good.
+    pub fn set_remote_node_defrag_ratio(&self, ratio: u32) {
+        // Relaxed: it takes effect soon.
+        let ratio = ratio.min(100);
+        self.remote_node_defrag_ratio
+            .store(ratio, Ordering::Relaxed);
     }
 
     /// Whether an allocation is to look at other nodes' slabs before it makes a fresh one: in
