@@ -234,7 +234,10 @@ impl<M: Machine> Slabs<M> {
                 cache.shrink_node(node);
             }
             self.registry.unlink(cache);
-            let in_use = cache.holders.load(Ordering::Relaxed) > 1;
+            // Relaxed: nobody else is there.
+            let in_use = cache
+                .all_nodes()
+                .any(|node| node.slabs.load(Ordering::Relaxed) > 0);
             let at = NonNull::from(cache);
             let is_boot = at == self.boot.cache.at() || at == self.boot.node.at();
             if in_use && !is_boot {

@@ -8,12 +8,14 @@
 //! - `path`: allocating and freeing; `setup`: fresh and old slabs; `requested`: what kmalloc was
 //!   asked for
 //! - `validate`: looking at a whole cache
+//! - `leave`: what is left of a cache that is destroyed
 //! - `found`: the one form of all reports; `plain`: those about plain caches
 //! - `switches`, [`options`]: what is on, and `slub_debug=`
 
 mod check;
 mod found;
 pub mod info;
+mod leave;
 pub mod options;
 mod parts;
 mod path;

@@ -187,6 +187,7 @@ impl<M: Machine> KmemCache<M> {
         self.empty_barns();
         for node in self.all_nodes() {
             self.shrink_node(node);
+            self.debug_release(node);
         }
     }
 }

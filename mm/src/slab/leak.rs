@@ -3,10 +3,7 @@
 use platform::sync::Ordering;
 
 use super::{KmemCache, Leaked, Machine, Mode, Slab, Slabs};
-use crate::{
-    frame::{Pfn, State, Use},
-    report::{Kind, Report},
-};
+use crate::frame::{Pfn, State, Use};
 
 /// Free objects are noted in a map of so many bits on the stack; larger slabs are gone through
 /// several times.
@@ -73,8 +70,7 @@ impl<M: Machine> KmemCache<M> {
             for index in start..end {
                 let bit = index - start;
                 if map[bit / 64] >> (bit % 64) & 1 == 0 {
-                    self.report_object(slab, index);
-                    count += 1;
+                    count += u64::from(self.report_left(slab, index));
                 }
             }
             start = end;
@@ -117,20 +113,5 @@ impl<M: Machine> KmemCache<M> {
             }
         }
         Some((map, end))
-    }
-
-    fn report_object(&self, slab: Slab<M>, index: usize) {
-        let object = self.object_at(slab, index);
-        M::memory_report(&Report {
-            kind: Kind::SlabLeak,
-            frame: Some(slab.pfn()),
-            details: format_args!(
-                "{}: object {object:?}, #{index} of slab {}",
-                self.title(),
-                slab.pfn()
-            ),
-            caller: None,
-            owner: None,
-        });
     }
 }

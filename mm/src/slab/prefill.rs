@@ -36,7 +36,7 @@ impl<M: Machine> KmemCache<M> {
             return None;
         }
         let capacity = self.capacity() as usize;
-        let sheaf = if count <= capacity && !self.is_dying() {
+        let sheaf = if capacity > 0 && count <= capacity && !self.is_dying() {
             self.arrow(Arrow::PrefillOwn);
             self.sheaf_to_fill()?
         } else {

@@ -83,7 +83,7 @@ impl<M: Machine> KmemCache<M> {
 
     /// Whether debugging has the objects: by the flags, which never change.
     #[inline(always)]
-    pub(crate) fn is_debug(&self) -> bool {
+    pub fn is_debug(&self) -> bool {
         self.flags.intersects(super::Flags::DEBUG)
     }
 

@@ -27,7 +27,8 @@ bitflags::bitflags! {
         const RECLAIM_ACCOUNT = 1 << 8;
         /// One of the caches that others are made of: it has no sheaves, ever.
         const NO_SHEAVES = 1 << 9;
-        /// One of the kmalloc caches.
+        /// One of the kmalloc caches, or one of a caller's own that keeps what was asked for as they
+        /// do ([`alloc_sized`](super::KmemCache::alloc_sized)).
         const KMALLOC = 1 << 10;
 
         /// Flags with which a cache takes the slow, checked path.
@@ -35,7 +36,8 @@ bitflags::bitflags! {
             | Self::POISON.bits() | Self::STORE_USER.bits();
         /// Flags that callers may give.
         const CALLERS = Self::DEBUG.bits() | Self::HWCACHE_ALIGN.bits() | Self::PANIC.bits()
-            | Self::NO_MERGE.bits() | Self::TYPESAFE_BY_RCU.bits() | Self::RECLAIM_ACCOUNT.bits();
+            | Self::NO_MERGE.bits() | Self::TYPESAFE_BY_RCU.bits() | Self::RECLAIM_ACCOUNT.bits()
+            | Self::KMALLOC.bits();
         /// Flags with which a cache is never merged.
         const NEVER_MERGED = Self::DEBUG.bits() | Self::NO_MERGE.bits()
             | Self::TYPESAFE_BY_RCU.bits() | Self::NO_SHEAVES.bits();

@@ -44,6 +44,8 @@ pub(crate) enum Then {
     IsolatedAndRelinked,
     /// The objects behind the damage stay *in use* for ever.
     Cut,
+    /// The slab and the cache stay until the object is freed.
+    Kept,
 }
 
 impl fmt::Display for Then {
@@ -56,6 +58,7 @@ impl fmt::Display for Then {
             Self::IsolatedAndRelinked => {
                 "the object is isolated: never used again; the freelist is made anew without it"
             }
+            Self::Kept => "slab and cache stay until it is freed",
             Self::Cut => "the freelist is cut there: what hung behind is never used again",
         })
     }
@@ -82,7 +85,9 @@ impl<M: Machine> Found<'_, M> {
     /// Makes the report, and counts it. Any context, the list lock may be held. To be called before anything
     /// is put right: it shows what was found.
     pub(crate) fn tell(&self) {
-        self.cache.debug.count();
+        if self.kind != Kind::SlabLeak {
+            self.cache.debug.count();
+        }
         let owner = self.object.and_then(|object| {
             // SAFETY: an object of the cache in a slab that lives.
             unsafe { self.cache.record_of(object) }

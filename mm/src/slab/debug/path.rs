@@ -141,7 +141,7 @@ impl<M: Machine> KmemCache<M> {
             self.refuse_outside(object, caller);
             return true;
         };
-        if slab.cache().as_ptr().cast_const() != core::ptr::from_ref(self) {
+        if !self.is_of(slab) {
             self.refuse_foreign(slab, object, caller);
             return true;
         }
@@ -156,12 +156,8 @@ impl<M: Machine> KmemCache<M> {
         let mut gone = SlabList::default();
         if self.free_checked(slab, object, track.as_ref(), caller) {
             self.settle(&mut lists, slab);
-            let min_partial = self.min_partial.load(Relaxed) as usize;
-            let word = slab.freelist().load();
-            if word.is_empty() && lists.partial.len() > min_partial {
-                lists.partial.remove(slab);
-                slab.freelist().set(word.with_listed(false));
-                slab.set_place(Place::Full);
+            if self.is_to_go(&lists, slab) {
+                self.take_off(&mut lists, slab);
                 gone.push_back(slab);
             }
         }
@@ -172,10 +168,15 @@ impl<M: Machine> KmemCache<M> {
         true
     }
 
+    /// Whether this is the cache of a slab; true if the slab cannot go.
+    fn is_of(&self, slab: Slab<M>) -> bool {
+        // Relaxed: written before the slab was published.
+        slab.frame().owner.load(Relaxed) == core::ptr::from_ref(self).addr()
+    }
+
     /// Whether a slab is on a list of its node. With the list lock: it cannot go then.
     fn is_settled(&self, slab: Slab<M>) -> bool {
-        slab.cache().as_ptr().cast_const() == core::ptr::from_ref(self)
-            && matches!(slab.place(), Place::Partial | Place::DebugFull)
+        self.is_of(slab) && matches!(slab.place(), Place::Partial | Place::DebugFull)
     }
 
     /// Puts an object back on its slab's freelist, if that is what it is. With the list lock. Whether
@@ -269,6 +270,11 @@ impl<M: Machine> KmemCache<M> {
         object: NonNull<u8>,
         caller: &'static Location<'static>,
     ) {
+        // Relaxed: as in `is_of`.
+        if slab.frame().owner.load(Relaxed) == 0 {
+            // It is being made, or given back.
+            return self.refuse_outside(object, caller);
+        }
         // SAFETY: a slab's owner is its cache, which lives as long as it has slabs.
         let other = unsafe { slab.cache().as_ref() };
         let address = object.addr();

@@ -4,6 +4,7 @@ use core::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 use super::super::{Flags, KmemCache, Machine, Mode, Slab};
 use super::info::State;
+use crate::Gfp;
 
 impl<M: Machine> KmemCache<M> {
     /// Whether the cache keeps what was asked for ([`note_requested`](Self::note_requested)
@@ -11,6 +12,20 @@ impl<M: Machine> KmemCache<M> {
     #[inline]
     pub(crate) fn keeps_requested(&self) -> bool {
         self.flags.contains(Flags::KMALLOC.union(Flags::STORE_USER))
+    }
+
+    /// An object of which `size` bytes are its user's: the rest is red where that is kept, in a kmalloc
+    /// cache of the caller's own ([`Flags::KMALLOC`]) with STORE_USER. `None`: no memory, or objects
+    /// are smaller. Context as for [`alloc`](Self::alloc).
+    #[track_caller]
+    pub fn alloc_sized(&self, gfp: Gfp, size: usize) -> Option<NonNull<u8>> {
+        if size > self.layout.object_size as usize {
+            return None;
+        }
+        let object = self.alloc(gfp)?;
+        // SAFETY: just allocated.
+        unsafe { self.note_requested(object, size, Mode::Spin) };
+        Some(object)
     }
 
     /// Notes that only the first `size` bytes of an object are its user's (after an

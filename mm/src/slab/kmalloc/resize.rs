@@ -128,11 +128,15 @@ impl<M: Machine> Slabs<M> {
             return false;
         };
         let object = cache.layout().object_size as usize;
-        if !cache.flags().contains(super::super::Flags::KMALLOC) {
+        let is_right = |size| {
+            let right = self.kmalloc_cache(size);
+            right.is_some_and(|right| core::ptr::eq(right, cache))
+        };
+        // Also a caller's own that is like a kmalloc cache.
+        if !is_right(object) {
             return size <= object && align <= cache.layout().align as usize;
         }
-        self.kmalloc_cache(wanted)
-            .is_some_and(|right| core::ptr::eq(right, cache))
+        is_right(wanted)
     }
 }
 
