@@ -83,12 +83,16 @@ impl CpuSheaves {
     }
 }
 
-/// What each CPU has.
+/// What each CPU has. Aligned to its size, so that it lies in one cache line.
+#[cfg_attr(not(model), repr(align(32)))]
 pub(crate) struct CpuSlab<M: Machine> {
     pub sheaves: LocalLock<CpuSheaves, M, SheavesLock>,
     /// The zones of the node whose memory is the CPU's own, as [`zone_pair`] of a frame says.
     pub home: u32,
 }
+
+#[cfg(not(model))]
+const _: () = assert!(size_of::<CpuSheaves>() + 2 * size_of::<u32>() == 32);
 
 impl<M: Machine> CpuSlab<M> {
     /// That of a CPU whose own memory is that of `home` ([`Mm::nearest_memory`](crate::Mm::nearest_memory)

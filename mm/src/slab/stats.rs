@@ -6,52 +6,94 @@ use platform::CpuId;
 
 use super::{KmemCache, Machine};
 
-/// What is counted (`/sys/kernel/slab/<cache>/<name>`), in builds with statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-#[expect(
-    missing_docs,
-    reason = "Linux's names; docs/slab.md has a line for each"
-)]
-pub enum Stat {
-    AllocFastpath,
-    AllocSlowpath,
-    FreeFastpath,
-    FreeSlowpath,
-    FreeRcuSheaf,
-    FreeRcuSheafFail,
-    FreeAddPartial,
-    FreeRemovePartial,
-    AllocSlab,
-    FreeSlab,
-    AllocNodeMismatch,
-    OrderFallback,
-    CmpxchgDoubleFail,
-    SheafFlush,
-    SheafRefill,
-    SheafAlloc,
-    SheafFree,
-    BarnGet,
-    BarnGetFail,
-    BarnPut,
-    BarnPutFail,
-    SheafPrefillFast,
-    SheafPrefillSlow,
-    SheafPrefillOversize,
-    SheafReturnFast,
-    SheafReturnSlow,
-    /// The local lock was taken when an allocation came (from an interrupt).
-    AllocLockTaken,
-    /// The same, when a free came.
-    FreeLockTaken,
-    /// A free of an object of another node.
-    FreeRemote,
-    /// A free that had to be deferred.
-    FreeDeferred,
+macro_rules! stats {
+    ($($(#[doc = $doc:literal])+ $stat:ident = $name:literal,)*) => {
+        /// What is counted, in builds with statistics: `/sys/kernel/slab/<cache>/<name>`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Stat {
+            $($(#[doc = $doc])+ $stat,)*
+        }
+
+        impl Stat {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$stat,)*];
+
+            /// The name, which is Linux's, but for the last four.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$stat => $name,)*
+                }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Objects from sheaves.
+    AllocFastpath = "alloc_fastpath",
+    /// Allocations for which sheaves had to be changed, or were no use.
+    AllocSlowpath = "alloc_slowpath",
+    /// Objects into sheaves, without more ado.
+    FreeFastpath = "free_fastpath",
+    /// Frees for which sheaves had to be changed, or were no use.
+    FreeSlowpath = "free_slowpath",
+    /// Objects into an rcu_free sheaf.
+    FreeRcuSheaf = "free_rcu_sheaf",
+    /// Objects for which there was none.
+    FreeRcuSheafFail = "free_rcu_sheaf_fail",
+    /// Slabs put on a list of partial ones by a free.
+    FreeAddPartial = "free_add_partial",
+    /// Slabs taken off by a free.
+    FreeRemovePartial = "free_remove_partial",
+    /// Fresh slabs.
+    AllocSlab = "alloc_slab",
+    /// Slabs given back.
+    FreeSlab = "free_slab",
+    /// Objects of another node than was asked for.
+    AllocNodeMismatch = "alloc_node_mismatch",
+    /// Fresh slabs of the smallest order, for want of larger blocks.
+    OrderFallback = "order_fallback",
+    /// Exchanges of a freelist word that were made again.
+    CmpxchgDoubleFail = "cmpxchg_double_fail",
+    /// Objects flushed from sheaves to slabs.
+    SheafFlush = "sheaf_flush",
+    /// Objects taken from slabs for sheaves and bulk.
+    SheafRefill = "sheaf_refill",
+    /// Sheaves allocated.
+    SheafAlloc = "sheaf_alloc",
+    /// Sheaves freed.
+    SheafFree = "sheaf_free",
+    /// Full sheaves from the barn, for allocations.
+    BarnGet = "barn_get",
+    /// Times that it had none.
+    BarnGetFail = "barn_get_fail",
+    /// Full sheaves into the barn.
+    BarnPut = "barn_put",
+    /// Times that it had no room.
+    BarnPutFail = "barn_put_fail",
+    /// Prefilled sheaves from spare or barn.
+    SheafPrefillFast = "sheaf_prefill_fast",
+    /// Prefilled sheaves that had to be allocated.
+    SheafPrefillSlow = "sheaf_prefill_slow",
+    /// Prefilled sheaves larger than the cache's.
+    SheafPrefillOversize = "sheaf_prefill_oversize",
+    /// Prefilled sheaves that came back as a CPU's spare.
+    SheafReturnFast = "sheaf_return_fast",
+    /// Those that did not.
+    SheafReturnSlow = "sheaf_return_slow",
+    /// The local lock was taken when an allocation came.
+    AllocLockTaken = "alloc_lock_taken",
+    /// The local lock was taken when a free came.
+    FreeLockTaken = "free_lock_taken",
+    /// Frees of objects of another node.
+    FreeRemote = "free_remote",
+    /// Frees that were deferred.
+    FreeDeferred = "free_deferred",
 }
 
 /// How many there are.
-pub const STATS: usize = Stat::FreeDeferred as usize + 1;
+pub const STATS: usize = Stat::ALL.len();
 
 /// How often a lock was taken, and how often it had to be waited for. Kept in all builds: the
 /// count is next to the lock and is changed by who holds it.
@@ -105,5 +147,24 @@ impl<M: Machine> KmemCache<M> {
             let _ = (stat, cpu);
             0
         }
+    }
+
+    /// From now on counts begin at 0 again. What is counted meanwhile is counted before or after. Task
+    /// context.
+    pub fn reset_stat(&self, stat: Stat) {
+        #[cfg(feature = "slab_stats")]
+        {
+            use core::sync::atomic::Ordering::Relaxed;
+            let online = M::online_cpus();
+            // Each CPU its own: of others' additions one may be under way.
+            M::call(online, &|| {
+                self.stats.on(M::current_cpu())[stat as usize].store(0, Relaxed);
+            });
+            for cpu in M::possible_cpus().difference(online).iter() {
+                self.stats.on(cpu)[stat as usize].store(0, Relaxed);
+            }
+        }
+        #[cfg(not(feature = "slab_stats"))]
+        let _ = stat;
     }
 }

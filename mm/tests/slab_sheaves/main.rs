@@ -11,6 +11,7 @@ mod oom;
 mod paths;
 mod prefill;
 mod shrink;
+mod stats;
 mod storm;
 #[allow(dead_code, reason = "shared with the suite of caches")]
 #[path = "../slab_caches/world.rs"]
