@@ -90,10 +90,12 @@ impl<M: Machine> KmemCache<M> {
     ) -> Link {
         let first = self.first_object(slab);
         let count = slab.freelist().load().objects();
-        let link = self.layout.link as usize;
+        // A copy: writes to objects might be to the cache, for all that the compiler knows.
+        let layout = self.layout;
+        let link = layout.link as usize;
         // The word that links to what is the chain's first one now.
         let mut word = !(last as u64);
-        let index_of = |object| self.layout.index_at(first, object);
+        let index_of = |object| layout.index_at(first, object);
         let mut push = |object: NonNull<u8>, index: usize| {
             // SAFETY: an object of the slab, and the caller's.
             unsafe { self.write_word::<MIXED>(object, link, word) };

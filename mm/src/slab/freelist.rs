@@ -210,14 +210,14 @@ impl<M: Machine> KmemCache<M> {
         // Words of links are this or above.
         let least = (chain.objects() as u64).wrapping_neg();
         let mut object = first.wrapping_add(chain.head().index() * size);
-        let mut at = into;
-        // SAFETY: one behind the last place, at most.
+        // Counts up to 0: the addition that counts says when it is over.
+        let mut left = (count as isize).wrapping_neg();
+        // SAFETY: one behind the last place.
         let end = unsafe { into.add(count) };
         loop {
-            // SAFETY: objects of the slab, free and the caller's; `at` is before `end`.
+            // SAFETY: objects of the slab, free and the caller's; the place is before `end`.
             let word = unsafe {
-                at.write(NonNull::new_unchecked(object));
-                at = at.add(1);
+                end.offset(left).write(NonNull::new_unchecked(object));
                 let place = NonNull::new_unchecked(object.add(link));
                 let word = word_at(place).load(Ordering::Relaxed);
                 if MIXED {
@@ -226,9 +226,9 @@ impl<M: Machine> KmemCache<M> {
                     word
                 }
             };
-            if at == end || word < least {
-                // SAFETY: both in `into`.
-                let got = unsafe { at.offset_from(into) } as usize;
+            left += 1;
+            if left == 0 || word < least {
+                let got = count.wrapping_add_signed(left);
                 return (got, self.end_of_walk(slab, chain, object, word, got));
             }
             object = before_first.wrapping_add((word as usize).wrapping_mul(minus_size));

@@ -19,10 +19,12 @@ pub(crate) struct SlabList {
 // SAFETY: the links of listed slabs belong to who owns the list.
 unsafe impl Send for SlabList {}
 
+#[inline(always)]
 fn frame_at(address: usize) -> Option<NonNull<Frame>> {
     NonNull::new(core::ptr::with_exposed_provenance_mut(address))
 }
 
+#[inline(always)]
 fn address_of(frame: Option<NonNull<Frame>>) -> usize {
     frame.map_or(0, |frame| frame.as_ptr().expose_provenance())
 }
@@ -30,11 +32,13 @@ fn address_of(frame: Option<NonNull<Frame>>) -> usize {
 const BEFORE: usize = 0;
 const BEHIND: usize = 1;
 
+#[inline(always)]
 fn link(frame: NonNull<Frame>, which: usize) -> Option<NonNull<Frame>> {
     // SAFETY: descriptors are there for ever. Relaxed: the list has one owner at a time.
     frame_at(unsafe { frame.as_ref() }.links[which].load(Ordering::Relaxed))
 }
 
+#[inline(always)]
 fn set_link(frame: NonNull<Frame>, which: usize, to: Option<NonNull<Frame>>) {
     // SAFETY: as above. Relaxed: as above.
     unsafe { frame.as_ref() }.links[which].store(address_of(to), Ordering::Relaxed);
@@ -61,6 +65,7 @@ impl SlabList {
     }
 
     /// Puts a slab, which is on no list, at the front.
+    #[inline]
     pub fn push_front<M: Machine>(&mut self, slab: Slab<M>) {
         let frame = NonNull::from(slab.frame());
         set_link(frame, BEFORE, None);
@@ -74,6 +79,7 @@ impl SlabList {
     }
 
     /// Puts a slab, which is on no list, at the end.
+    #[inline]
     pub fn push_back<M: Machine>(&mut self, slab: Slab<M>) {
         let frame = NonNull::from(slab.frame());
         set_link(frame, BEFORE, self.last);
@@ -87,6 +93,7 @@ impl SlabList {
     }
 
     /// Takes out a slab, which is on this list.
+    #[inline]
     pub fn remove<M: Machine>(&mut self, slab: Slab<M>) {
         let frame = NonNull::from(slab.frame());
         let (before, behind) = (link(frame, BEFORE), link(frame, BEHIND));
@@ -102,6 +109,7 @@ impl SlabList {
     }
 
     /// Takes out the first one.
+    #[inline]
     pub fn pop_front<M: Machine>(&mut self, map: FrameMap<M::Layout>) -> Option<Slab<M>> {
         let slab = self.iter(map).next()?;
         self.remove(slab);
@@ -124,6 +132,7 @@ impl SlabList {
     }
 
     /// The slabs, from the front; the current one may be removed meanwhile.
+    #[inline]
     pub fn iter<M: Machine>(&self, map: FrameMap<M::Layout>) -> Slabs<M> {
         Slabs {
             next: self.first,
@@ -143,6 +152,7 @@ pub(crate) struct Slabs<M: Machine> {
 impl<M: Machine> Iterator for Slabs<M> {
     type Item = Slab<M>;
 
+    #[inline]
     fn next(&mut self) -> Option<Slab<M>> {
         let frame = self.next?;
         self.next = link(frame, BEHIND);

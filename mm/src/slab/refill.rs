@@ -10,15 +10,13 @@ use super::{
     node::{ListGuard, Node},
     word::{Freelist, Link},
 };
+use crate::frame::Frame;
 
 /// Slabs that are taken from in one hold of the list lock.
 const AT_ONCE: usize = 16;
 
-/// Slabs whose free objects were taken, with what their words said before.
-struct Taken<M: Machine> {
-    slabs: [MaybeUninit<(Slab<M>, Freelist)>; AT_ONCE],
-    len: usize,
-}
+/// A slab whose free objects were taken, by its frame, with what its word said before.
+type Taken = (NonNull<Frame>, Freelist);
 
 impl<M: Machine> KmemCache<M> {
     /// Takes up to `want` free objects from the partial slabs of a node: how many; they are in
@@ -38,20 +36,24 @@ impl<M: Machine> KmemCache<M> {
         want: usize,
         mode: Mode,
     ) -> usize {
+        let map = *self.slabs().mm().frames();
         let mut got = 0;
         while got < want {
             let Some(mut lists) = node.lock(mode) else {
                 self.arrow(Arrow::SlabBusy);
                 break;
             };
-            let taken = self.take_slabs(&mut lists, want - got);
+            let mut taken = [const { MaybeUninit::uninit() }; AT_ONCE];
+            let slabs = self.take_slabs(&mut lists, want - got, &mut taken);
             let held = (mode == Mode::NoLock || want == 1).then_some(lists);
-            if taken.len == 0 {
+            if slabs == 0 {
                 break;
             }
-            for taken in &taken.slabs[..taken.len] {
-                // SAFETY: the first `len` are there.
-                let (slab, chain) = unsafe { taken.assume_init() };
+            for taken in &taken[..slabs] {
+                // SAFETY: so many were written.
+                let (frame, chain): Taken = unsafe { taken.assume_init() };
+                // SAFETY: we own objects of the slab.
+                let slab = unsafe { Slab::<M>::of_frame(map, frame) };
                 // At least one: those before had fewer than wanted.
                 let count = chain.free().min(want - got);
                 // SAFETY: the chain was taken just now; there is room.
@@ -61,6 +63,10 @@ impl<M: Machine> KmemCache<M> {
                     let mut rest = (next, chain.free() - walked);
                     self.give_rest_back(slab, node, &mut rest, held.is_some());
                 }
+            }
+            if slabs < AT_ONCE {
+                // That was all there is, or enough.
+                break;
             }
         }
         got
@@ -76,15 +82,18 @@ impl<M: Machine> KmemCache<M> {
         (got == 1).then(|| unsafe { object.assume_init() })
     }
 
-    /// Takes the free objects of slabs from the front of the list, until there are as many as wanted.
+    /// Takes the free objects of slabs from the front of the list, until there are as many as wanted: how many
+    /// slabs.
     #[inline]
-    fn take_slabs(&self, lists: &mut ListGuard<'_, M>, want: usize) -> Taken<M> {
-        let mut taken = Taken {
-            slabs: [const { MaybeUninit::uninit() }; AT_ONCE],
-            len: 0,
-        };
-        let mut left = want;
+    fn take_slabs(
+        &self,
+        lists: &mut ListGuard<'_, M>,
+        want: usize,
+        taken: &mut [MaybeUninit<Taken>; AT_ONCE],
+    ) -> usize {
         let map = *self.slabs().mm().frames();
+        let mut places = taken.iter_mut();
+        let mut left = want;
         for slab in lists.partial.iter::<M>(map) {
             let word = slab.freelist();
             if word.load().is_full() {
@@ -104,14 +113,15 @@ impl<M: Machine> KmemCache<M> {
             } else {
                 self.arrow(Arrow::SlabTakePart);
             }
-            taken.slabs[taken.len].write((slab, chain));
-            taken.len += 1;
+            if let Some(place) = places.next() {
+                place.write((NonNull::from(slab.frame()), chain));
+            }
             left = left.saturating_sub(free);
-            if left == 0 || taken.len == AT_ONCE {
+            if left == 0 || places.len() == 0 {
                 break;
             }
         }
-        taken
+        AT_ONCE - places.len()
     }
 
     /// Pushes back what was taken too much: a chain that ends in an object without a next one.
