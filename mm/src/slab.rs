@@ -8,7 +8,7 @@ pub mod barn;
 mod boot;
 mod bulk;
 mod cache;
-mod create;
+pub mod create;
 pub mod debug;
 pub mod deferred;
 mod destroy;

@@ -230,10 +230,10 @@ fn used_for_what_it_is(_: &mut Ctx) -> Outcome {
         state_at(physical(&CONSTANT)?),
         Some(State::Used(Purpose::Kernel))
     );
-    kassert_eq!(
-        state_at(physical(&*boxed)?),
-        Some(State::Used(Purpose::BootHeap))
-    );
+    // Boxes are of a slab.
+    let boxed = kassert_ok!(Pfn::of_phys(physical(&*boxed)?));
+    let (_, word) = kassert_ok!(memory::mm().frames().head_of(boxed));
+    kassert_eq!(word.state(), mm::State::Used(mm::Use::Slab));
     // Threads got their stacks from the page allocator.
     let stack = kassert_ok!(Pfn::of_phys(physical(&local)?));
     let (_, word) = kassert_ok!(memory::mm().frames().head_of(stack));

@@ -56,12 +56,18 @@ impl<M: Machine> Slabs<M> {
         heads.filter_map(move |pfn: Pfn| {
             // SAFETY: the head of a slab, or was just now; only its descriptor is looked at.
             let slab = unsafe { Slab::at(map, pfn) };
-            core::ptr::eq(slab.cache().as_ptr(), cache).then_some(slab)
+            cache.has(slab).then_some(slab)
         })
     }
 }
 
 impl<M: Machine> KmemCache<M> {
+    /// Whether a slab, which may have gone, is of this cache.
+    fn has(&self, slab: Slab<M>) -> bool {
+        let own = core::ptr::from_ref(self).addr();
+        slab.frame().owner.load(Ordering::Relaxed) == own
+    }
+
     /// Reports the objects of a slab that are in use. How many.
     fn report_objects(&self, slab: Slab<M>) -> u64 {
         let mut count = 0;
@@ -87,7 +93,7 @@ impl<M: Machine> KmemCache<M> {
         // walked.
         let _lists = node.lock(Mode::Spin)?;
         let word = slab.frame().word();
-        if word.state() != State::Used(Use::Slab) || !core::ptr::eq(slab.cache().as_ptr(), self) {
+        if word.state() != State::Used(Use::Slab) || !self.has(slab) {
             return None;
         }
         let freelist = slab.freelist().load();

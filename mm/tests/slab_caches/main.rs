@@ -2,4 +2,9 @@
 //! the typed interface.
 
 mod boot;
+mod create;
+mod destroy;
+mod kmalloc;
+mod merge;
+mod typed;
 mod world;

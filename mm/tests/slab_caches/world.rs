@@ -1,6 +1,9 @@
 //! A machine with memory, a page allocator, an engine of RCU, and a slab allocator.
 
-use std::{cell::Cell, mem::ManuallyDrop};
+use std::{
+    mem::ManuallyDrop,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use mm::{
     Block, BlockKind, Config, Mm, Pfn, Use,
@@ -31,12 +34,23 @@ pub fn rounds(full: u64, quick: u64) -> u64 {
 pub struct World {
     slabs: ManuallyDrop<Box<Slabs<Hosted>>>,
     mm: ManuallyDrop<Box<Mm<Hosted>>>,
-    /// Frames of slabs and of kmalloc when the allocator had just begun.
-    first: Cell<u64>,
     /// Caches that are expected to be in use at the end.
-    pub leaked: Cell<usize>,
+    pub leaked: Expected,
     pub machine: Machine,
     _memory: Memory,
+}
+
+/// A number that threads of a machine may set.
+pub struct Expected(AtomicUsize);
+
+impl Expected {
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self, number: usize) {
+        self.0.store(number, Ordering::Relaxed);
+    }
 }
 
 impl World {
@@ -47,7 +61,6 @@ impl World {
             // SAFETY: once; it stays where it is until the world ends.
             unsafe { slabs.start() }.expect("memory for the first caches");
         });
-        world.first.set(world.frames());
         world
     }
 
@@ -81,8 +94,7 @@ impl World {
         Self {
             slabs: ManuallyDrop::new(slabs),
             mm: ManuallyDrop::new(mm),
-            first: Cell::new(0),
-            leaked: Cell::new(0),
+            leaked: Expected(AtomicUsize::new(0)),
             machine,
             _memory: memory,
         }
@@ -177,9 +189,10 @@ impl Drop for World {
         self.machine.run(|| {
             // SAFETY: nothing of it is used any more; then it goes, and what it was made of.
             unsafe {
-                assert_eq!(self.slabs.stop(), self.leaked.get(), "caches are in use");
+                let leaked = self.leaked.get();
+                assert_eq!(self.slabs.stop(), leaked, "caches are in use");
                 let used = self.mm.counts().used;
-                if self.leaked.get() == 0 {
+                if leaked == 0 {
                     assert_eq!(used[Use::Slab as usize], 0, "slabs are left");
                     assert_eq!(used[Use::Kmalloc as usize], 0, "large kmallocs are left");
                 }

@@ -25,18 +25,61 @@ kunit_suite! {
     ],
 }
 
-type Block = Pages<'static, Kernel>;
+/// Blocks that were taken, each with the one before it noted in its memory: the heap is of
+/// the same pages, and has none left.
+struct Taken(Option<Block>);
+
+/// A block, and at its beginning the one that was taken before it.
+#[derive(Clone, Copy)]
+struct Block {
+    pfn: Pfn,
+    order: usize,
+}
+
+impl Block {
+    fn note(self) -> *mut Option<Self> {
+        mm().frames().address_of(self.pfn).cast()
+    }
+}
+
+impl Taken {
+    fn push(&mut self, pages: Pages<'static, Kernel>) {
+        let order = pages.order();
+        let pfn = pages.into_raw();
+        let block = Block { pfn, order };
+        // SAFETY: our own memory.
+        unsafe { block.note().write(self.0) };
+        self.0 = Some(block);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Block> {
+        // SAFETY: written by `push`.
+        core::iter::successors(self.0, |block| unsafe { block.note().read() })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        while let Some(block) = self.0 {
+            // SAFETY: written by `push`, which had the block from its owner.
+            unsafe {
+                self.0 = block.note().read();
+                mm().free_pages(block.pfn, block.order, Use::Pages);
+            }
+        }
+    }
+}
 
 /// Takes all that `gfp` gets, on `node` alone or near it, in the largest blocks.
-fn take_all(node: NodeId, gfp: Gfp) -> Vec<Block> {
-    // Room first: the heap gets no memory from here on.
-    let mut blocks = Vec::with_capacity(20_000);
+fn take_all(node: NodeId, gfp: Gfp) -> Taken {
+    let mut blocks = Taken(None);
     for order in (0..=MAX_ORDER).rev() {
-        while blocks.len() < blocks.capacity() {
-            match Pages::alloc_node(mm(), node, gfp, order, Use::Pages) {
-                Some(block) => blocks.push(block),
-                None => break,
-            }
+        while let Some(block) = Pages::alloc_node(mm(), node, gfp, order, Use::Pages) {
+            blocks.push(block);
         }
     }
     blocks
@@ -51,7 +94,7 @@ fn full_node_falls_back_by_distance(_: &mut Ctx) -> Outcome {
     let before = used(mm());
     for node in mm().nodes() {
         let all = take_all(node, Gfp::NOWAIT | Gfp::THISNODE);
-        kassert!(all.iter().all(|block| node_of(block.pfn()) == node));
+        kassert!(all.iter().all(|block| node_of(block.pfn) == node));
         let gfp = Gfp::NOWAIT | Gfp::THISNODE;
         kassert_eq!(mm().alloc_pages_node(node, gfp, 4, Use::Pages), None);
         let other = Pages::alloc_node(mm(), node, Gfp::NOWAIT, 4, Use::Pages);
@@ -159,10 +202,10 @@ fn shrinker_is_called(_: &mut Ctx) -> Outcome {
     let before = used(mm());
     kassert!(HOARD.fill() > 0);
     kassert_ok!(mm().register_shrinker(&HOARD));
-    let all = take_all(first_node(), Gfp::NOWAIT);
-    let asked = HOARD.asked.load(Ordering::Relaxed);
     // As long as there is something in the hoard, there is memory.
     let mut got = Vec::with_capacity(64);
+    let all = take_all(first_node(), Gfp::NOWAIT);
+    let asked = HOARD.asked.load(Ordering::Relaxed);
     while got.len() < 64 {
         let page = Pages::alloc(mm(), Gfp::KERNEL | Gfp::NOWARN, 0, Use::Pages);
         got.push(kassert_ok!(page, "after {} pages", got.len()));

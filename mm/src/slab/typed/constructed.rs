@@ -18,23 +18,8 @@ pub trait Construct: Send {
 }
 
 /// A cache of `T`s that are made once, when their slab is, and keep their value from one user to the next: for what is
-/// dear to make. Their memory goes without a drop, so `T` must not need one. Dropping it destroys it, and may sleep.
-///
-/// ```compile_fail,E0080
-/// use mm::slab::{Flags, Slabs, typed::{Construct, ConstructedCache}};
-/// use platform::hosted::Hosted;
-///
-/// struct Leaks(Vec<u8>);
-/// impl Construct for Leaks {
-///     fn construct() -> Self {
-///         Leaks(Vec::new())
-///     }
-/// }
-/// fn make(slabs: &'static Slabs<Hosted>) {
-///     let _ = ConstructedCache::<Leaks, Hosted>::new(slabs, "leaks", Flags::empty());
-/// }
-/// # fn main() { make(todo!()) }
-/// ```
+/// dear to make. Their memory goes without a drop, so a `T` that needs one does not compile. Dropping the cache destroys
+/// it, and may sleep.
 pub struct ConstructedCache<T, M: Machine>(Owned<M>, PhantomData<fn() -> T>);
 
 impl<T: Construct, M: Machine> ConstructedCache<T, M> {
