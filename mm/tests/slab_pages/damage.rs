@@ -1,6 +1,6 @@
 //! Free objects that are written to, and frees of what is no object: reported, and nothing is handed out twice.
 
-use std::ptr::NonNull;
+use std::{mem::MaybeUninit, ptr::NonNull};
 
 use mm::{
     Gfp,
@@ -98,6 +98,37 @@ fn a_forged_link_is_found_with_hardening() {
         assert_eq!(world.take_reports(Kind::SlabFreelist), 1);
     });
     world.leaked.set(1);
+}
+
+/// The same when many objects are taken at once.
+#[test]
+fn overwritten_links_are_found_in_bulk() {
+    for hardened in [false, true] {
+        let world = world();
+        world.run(|slabs| {
+            slabs.debug().set_hardened(hardened);
+            let cache = slabs.create(&plain("test", 256)).unwrap();
+            let held = take_all_of_a_slab(cache);
+            for object in &held[..6] {
+                // SAFETY: allocated above.
+                unsafe { cache.free(*object) };
+            }
+            // Taken in this order: 5, 4, 3, and then the one that was written to.
+            write_link(cache, held[3], 0x4141_4141);
+            let mut many = [const { MaybeUninit::uninit() }; 5];
+            assert_eq!(cache.alloc_bulk(Gfp::KERNEL, &mut many), 5);
+            assert_eq!(world.take_reports(Kind::SlabFreelist), 1);
+            // SAFETY: all were filled.
+            let many = many.map(|object| unsafe { object.assume_init() });
+            assert_eq!(many[..3], [held[5], held[4], held[3]]);
+            assert!(!held.contains(&many[3]) && !held.contains(&many[4]));
+            for object in many.iter().chain(&held[6..]) {
+                // SAFETY: allocated above.
+                unsafe { cache.free(*object) };
+            }
+        });
+        world.leaked.set(1);
+    }
 }
 
 /// An address within an object is no object's.

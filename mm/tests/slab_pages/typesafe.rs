@@ -11,7 +11,7 @@ use std::{
 use mm::{
     Gfp, Use,
     hosted::Memory,
-    slab::{Flags, KmemCache, Place, Spec},
+    slab::{Flags, KmemCache, Place, Slab, Spec},
 };
 use platform::{
     CpuId, Mark, Platform,
@@ -228,6 +228,42 @@ fn pages_wait_for_readers() {
         drop(section);
         rcu.barrier();
         assert_eq!(waiting(cache), 0);
+        // SAFETY: nobody uses it.
+        unsafe { slabs.destroy(cache) }.unwrap();
+    });
+}
+
+/// A free that may not wait never asks for a grace period: that takes locks. What it empties stays listed.
+#[test]
+fn frees_that_may_not_wait_keep_slabs() {
+    let memory = Memory::builder().node(8 * MIB);
+    let world = World::new(Machine::builder().cpus(2), memory);
+    world.run_with_rcu(|slabs, rcu| {
+        let cache = slabs.create(&spec()).unwrap();
+        let held: Vec<_> = (0..200)
+            .map(|_| cache.alloc(Gfp::KERNEL).unwrap())
+            .collect();
+        let made = slabs_of(slabs, cache).len();
+        assert!(made > 10);
+        for object in held {
+            // SAFETY: allocated above.
+            unsafe { cache.free_nolock(object) };
+        }
+        assert_eq!(waiting(cache), 0);
+        let empty = |slab: &Slab<Hosted>| slab.freelist().load().is_empty();
+        assert_eq!(
+            slabs_of(slabs, cache)
+                .iter()
+                .filter(|slab| empty(slab))
+                .count(),
+            made
+        );
+        let section = rcu::hosted::read();
+        cache.shrink();
+        assert_eq!(waiting(cache), made as u64);
+        drop(section);
+        rcu.barrier();
+        assert!(slabs_of(slabs, cache).is_empty());
         // SAFETY: nobody uses it.
         unsafe { slabs.destroy(cache) }.unwrap();
     });
