@@ -40,7 +40,7 @@ impl<M: Machine> KmemCache<M> {
                 return self.free_hooked(hooks, object, Location::caller());
             }
             let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
-                return self.free_slowly(object, Location::caller());
+                return self.free_without_lock(object, Location::caller());
             };
             if !Sheaf::push(sheaves.main, object) {
                 return self.free_to_full(sheaves, object, Location::caller());
@@ -67,7 +67,8 @@ impl<M: Machine> KmemCache<M> {
         unsafe { self.free_slowly(object, caller) };
     }
 
-    /// Freeing where there is more to do: on machines with several nodes that is always so.
+    /// Freeing where there is more to do. On machines with several nodes that is always so: the
+    /// object's node is looked at.
     ///
     /// # Safety
     ///
@@ -81,41 +82,88 @@ impl<M: Machine> KmemCache<M> {
     ) {
         // SAFETY: as the caller promises.
         unsafe {
-            if hooks.intersects(Hooks::DEBUG | Hooks::DYING) {
-                return self.free_past_sheaves(hooks, object, caller);
+            if hooks.intersects(Hooks::FREE.difference(Hooks::NUMA)) {
+                return self.free_hooked_more(hooks, object, caller);
             }
-            if hooks.intersects(Hooks::FREED) {
-                self.hook_free(hooks, object);
-            }
-            let pair = self.pair_of_object(object);
-            let mut is_remote = false;
-            let sheaves = self.cpus.try_lock_in(|cpu| {
-                is_remote = cpu.home != pair;
-                &cpu.sheaves
-            });
-            if let Some(sheaves) = sheaves
-                && !is_remote
-                && Sheaf::push(sheaves.main, object)
-            {
-                drop(sheaves);
-                return self.count(Stat::FreeFastpath);
-            }
-            if is_remote {
-                self.free_remote(object, caller);
-            } else {
-                self.free_slowly(object, caller);
-            }
+            self.free_by_node(object, caller);
         }
     }
 
-    /// An object of another node goes to its slab.
+    /// An object of the CPU's own node goes into its sheaves, another to its slab.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[inline(always)]
+    unsafe fn free_by_node(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+        // SAFETY: as the caller promises. The lock is held.
+        unsafe {
+            let pair = self.pair_of_object(object);
+            let Some((sheaves, home)) = self.lock_here() else {
+                return self.free_without_lock(object, caller);
+            };
+            if home != pair {
+                return self.free_remote(sheaves, object, caller);
+            }
+            if !Sheaf::push(sheaves.main, object) {
+                return self.free_to_full(sheaves, object, caller);
+            }
+        }
+        self.count(Stat::FreeFastpath);
+    }
+
+    /// More than that.
     ///
     /// # Safety
     ///
     /// As for [`free`](Self::free).
     #[cold]
     #[inline(never)]
-    unsafe fn free_remote(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+    unsafe fn free_hooked_more(
+        &self,
+        hooks: Hooks,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            if hooks.intersects(Hooks::DEBUG | Hooks::DYING) {
+                return self.free_past_sheaves(hooks, object, caller);
+            }
+            self.hook_free(hooks, object);
+            self.free_by_node(object, caller);
+        }
+    }
+
+    /// The local lock is taken, so the object goes to its slab.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_without_lock(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+        self.count(Stat::FreeSlowpath);
+        self.count(Stat::FreeLockTaken);
+        self.arrow(Arrow::FreeLockTaken);
+        // SAFETY: as the caller promises.
+        unsafe { self.free_to_slab(object, caller) };
+    }
+
+    /// An object of another node goes to its slab. The lock is given back first.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_remote(
+        &self,
+        sheaves: SheavesGuard<'_, M>,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        drop(sheaves);
         self.count(Stat::FreeRemote);
         self.arrow(Arrow::FreeRemote);
         // SAFETY: as the caller promises.
