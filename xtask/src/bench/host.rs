@@ -1,6 +1,7 @@
 //! Running the workloads of the portable crates as a program of this host.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
@@ -8,13 +9,29 @@ use anyhow::Context;
 use super::{Collector, Ran, Show};
 use crate::process::{self, Group};
 use crate::test::subject::{End, FAILURE, Log, SUCCESS};
+use crate::ui;
 
-/// The program, with the rounds and patterns that it takes.
-pub fn program(rounds: u32, patterns: &str) -> Command {
+/// The program's package, below the root.
+const MANIFEST: &str = "mm/bench/Cargo.toml";
+/// What the allocators of others need.
+const COMPILERS: [&str; 2] = ["cc", "c++"];
+
+/// The program, with the rounds and patterns that it takes. It is a workspace of its own. The
+/// allocators of others are compiled from C and C++, and left out where that cannot be.
+pub fn program(root: &Path, target: &Path, rounds: u32, patterns: &str) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--release", "--package", "granary-mm"]);
-    command.args(["--example", "bench", "--", &rounds.to_string(), patterns]);
+    command.args(["run", "--quiet", "--release", "--locked"]);
+    command.arg("--manifest-path").arg(root.join(MANIFEST));
+    command.arg("--target-dir").arg(target.join("mm-bench"));
+    if COMPILERS.iter().all(|name| which::which(name).is_ok()) {
+        command.args(["--features", "others"]);
+        // The build of snmalloc does not say so itself, and is three times as slow.
+        command.env("CXXFLAGS", "-DNDEBUG");
+    } else {
+        ui::say("without mimalloc and snmalloc, which need cc and c++");
+    }
+    command.args(["--", &rounds.to_string(), patterns]);
     command
 }
 

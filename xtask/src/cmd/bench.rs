@@ -83,8 +83,8 @@ fn run_on_host(args: &BenchArgs, filter: &Filter) -> anyhow::Result<ExitCode> {
     if let Some(baseline) = &baseline {
         baseline.check_key(&key, args.allow_other_tools)?;
     }
-    let mut program = host::program(args.rounds, &filter.list());
-    program.current_dir(workspace::root());
+    let (root, target) = (workspace::root(), workspace::target());
+    let program = host::program(root, &target, args.rounds, &filter.list());
     if args.dry_run {
         println!("{program:?}");
         return Ok(ExitCode::SUCCESS);

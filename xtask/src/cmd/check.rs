@@ -9,6 +9,9 @@ use crate::{packages, ui, workspace};
 /// The crates that only exist in the guest.
 const BARE: [&str; 3] = ["boot", "kernel", "kernel-early"];
 
+/// The package of the host's benchmarks, a workspace of its own.
+const HOST_BENCH: &str = "mm/bench";
+
 /// The documentation is for those who work on the project: it shows private items, so it may
 /// link to them.
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
@@ -30,6 +33,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let mut image_builder = host(&["fmt", "--check"]);
     image_builder.current_dir(workspace::root().join("boot/uefi"));
     step("checking the format of the image builder", image_builder);
+    let mut host_bench = host(&["fmt", "--check"]);
+    host_bench.current_dir(workspace::root().join(HOST_BENCH));
+    step("checking the format of the host's benchmarks", host_bench);
     step(
         "linting the host crates",
         host(&[
@@ -41,6 +47,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
             "warnings",
         ]),
     );
+    // Without what needs a C++ compiler.
+    let mut host_bench = host(&["clippy", "--locked", "--target-dir"]);
+    host_bench.arg(workspace::target().join("mm-bench"));
+    host_bench.args(["--", "-D", "warnings"]);
+    host_bench.current_dir(workspace::root().join(HOST_BENCH));
+    step("linting the host's benchmarks", host_bench);
     let mut bare = toolchain.bare("clippy");
     bare.args(["--locked", "--profile", "checked"]);
     bare.args(BARE.iter().flat_map(|name| ["-p", name]))
