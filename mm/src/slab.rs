@@ -66,7 +66,7 @@ pub use spec::{Constructor, Flags, Spec};
 pub use typed::{Cache, SlabBox};
 
 use self::{boot::BootCaches, kmalloc::KmallocCaches, registry::Registry};
-use crate::Mm;
+use crate::{Mm, frame::FrameMap};
 
 /// The slab allocator of a machine: all its caches.
 ///
@@ -76,6 +76,9 @@ use crate::Mm;
 /// of kmalloc live.
 pub struct Slabs<M: Machine> {
     mm: NonNull<Mm<M>>,
+    /// The page allocator's: here, so that the way from an object to its slab does not go through
+    /// another structure.
+    pub(crate) frames: FrameMap<M::Layout>,
     /// Null until the machine has an engine.
     rcu: AtomicPtr<Rcu<M>>,
     /// Slabs that wait for a grace period, before there is an engine: `Default::default()`.

@@ -47,16 +47,32 @@ impl<M: Machine> KmemCache<M> {
     #[inline(always)]
     #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
+        let caller = Location::caller();
+        self.alloc_or(gfp, caller, |sheaves| match sheaves {
+            None => self.alloc_slowly(gfp, caller),
+            Some(sheaves) => self.alloc_from_empty(sheaves, gfp, caller),
+        })
+    }
+
+    /// The latest object of this CPU's main sheaf, handed out. If it has none, or the sheaves are
+    /// in use (`None`), what `slowly` gives, which is given the lock along. Any context.
+    #[inline(always)]
+    pub(super) fn alloc_or(
+        &self,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+        slowly: impl FnOnce(Option<SheavesGuard<'_, M>>) -> Option<NonNull<u8>>,
+    ) -> Option<NonNull<u8>> {
         let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
-            return self.alloc_slowly(gfp, Location::caller());
+            return slowly(None);
         };
         // SAFETY: the lock is held.
         let Some(object) = (unsafe { Sheaf::pop(sheaves.main) }) else {
-            return self.alloc_from_empty(sheaves, gfp, Location::caller());
+            return slowly(Some(sheaves));
         };
         drop(sheaves);
         self.count(Stat::AllocFastpath);
-        self.hand_out(gfp, object, Location::caller())
+        self.hand_out(gfp, object, caller)
     }
 
     /// [`alloc_slowly`](Self::alloc_slowly) with the lock held. (Giving it back here keeps the
@@ -75,7 +91,11 @@ impl<M: Machine> KmemCache<M> {
 
     #[cold]
     #[inline(never)]
-    fn alloc_slowly(&self, gfp: Gfp, caller: &'static Location<'static>) -> Option<NonNull<u8>> {
+    pub(super) fn alloc_slowly(
+        &self,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
         if gfp.contains(Gfp::NOLOCK) {
             return self.alloc_nolock_for(None, gfp, caller);
         }

@@ -81,6 +81,7 @@ impl<M: Machine> Slabs<M> {
     pub unsafe fn new(mm: &Mm<M>) -> Self {
         Self {
             mm: NonNull::from(mm),
+            frames: *mm.frames(),
             rcu: AtomicPtr::new(null_mut()),
             early_discards: discard::EarlyDiscards::default(),
             arrows: arrows::Arrows::new(),

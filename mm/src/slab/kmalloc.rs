@@ -21,7 +21,7 @@ use core::{cell::UnsafeCell, mem::MaybeUninit, panic::Location, ptr::NonNull};
 
 use platform::NodeId;
 
-use super::{Hooks, KmemCache, Machine, Mode, Slabs};
+use super::{Hooks, KmemCache, Machine, Mode, Slabs, percpu::SheavesGuard};
 use crate::Gfp;
 pub use size::{MAX_CACHED, SIZES};
 
@@ -57,9 +57,11 @@ impl<M: Machine> Slabs<M> {
         let Some(cache) = self.kmalloc_cache(size) else {
             return self.kmalloc_odd(size, gfp, None);
         };
-        let object = cache.alloc(gfp)?;
-        cache.note_size(object, size);
-        Some(object)
+        let caller = Location::caller();
+        // An object of a sheaf is of no debug cache, so nothing is to be noted of it.
+        cache.alloc_or(gfp, caller, |sheaves| {
+            cache.kmalloc_slowly(sheaves, size, gfp, caller)
+        })
     }
 
     /// [`kmalloc`](Self::kmalloc), of `node` if that has some (only then, with `THISNODE`).
@@ -115,6 +117,22 @@ impl<M: Machine> Slabs<M> {
 }
 
 impl<M: Machine> KmemCache<M> {
+    /// An object, where the CPU's main sheaf has none.
+    #[cold]
+    #[inline(never)]
+    fn kmalloc_slowly(
+        &self,
+        sheaves: Option<SheavesGuard<'_, M>>,
+        size: usize,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        drop(sheaves);
+        let object = self.alloc_slowly(gfp, caller)?;
+        self.note_size(object, size);
+        Some(object)
+    }
+
     /// Notes what was asked for, where that is kept.
     #[inline(always)]
     fn note_size(&self, object: NonNull<u8>, size: usize) {

@@ -18,12 +18,22 @@ use crate::Gfp;
 impl<M: Machine> KmemCache<M> {
     /// An object (of `node`, if that is given), if there is one without waiting for anything;
     /// fails easily. Any context, NMI too, with any lock held.
+    #[inline(always)]
     #[track_caller]
     pub fn alloc_nolock(&self, node: Option<NodeId>) -> Option<NonNull<u8>> {
-        self.alloc_nolock_for(node, Gfp::NOLOCK, Location::caller())
+        let caller = Location::caller();
+        if node.is_some() {
+            return self.alloc_nolock_for(node, Gfp::NOLOCK, caller);
+        }
+        self.alloc_or(Gfp::NOLOCK, caller, |sheaves| {
+            drop(sheaves);
+            self.alloc_nolock_for(None, Gfp::NOLOCK, caller)
+        })
     }
 
     /// [`alloc_nolock`](Self::alloc_nolock), zeroed if `gfp` says so.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn alloc_nolock_for(
         &self,
         node: Option<NodeId>,
@@ -80,10 +90,39 @@ impl<M: Machine> KmemCache<M> {
     /// # Safety
     ///
     /// As for [`free`](Self::free).
+    #[inline(always)]
     #[track_caller]
     pub unsafe fn free_nolock(&self, object: NonNull<u8>) {
         let hooks = self.hooks();
         let caller = Location::caller();
+        // SAFETY: as the caller promises. The lock is held.
+        unsafe {
+            if hooks.intersects(Hooks::FREE) {
+                return self.free_nolock_slowly(hooks, object, caller);
+            }
+            let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
+                return self.free_nolock_slowly(hooks, object, caller);
+            };
+            if !Sheaf::push(sheaves.main, object) {
+                drop(sheaves);
+                return self.free_nolock_slowly(hooks, object, caller);
+            }
+        }
+        self.count(Stat::FreeFastpath);
+    }
+
+    /// [`free_nolock`](Self::free_nolock) where there is more to do.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free_nolock`](Self::free_nolock).
+    #[inline(never)]
+    unsafe fn free_nolock_slowly(
+        &self,
+        hooks: Hooks,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
         let dying = hooks.contains(Hooks::DYING);
         if dying {
             // The object may be the last thing that keeps the cache.

@@ -156,7 +156,9 @@ impl<M: Machine> KmemCache<M> {
         let mut gone = SlabList::default();
         if self.free_checked(slab, object, track.as_ref(), caller) {
             self.settle(&mut lists, slab);
-            if self.is_to_go(&lists, slab) {
+            // A grace period cannot be asked for from everywhere.
+            let may_go = mode == Mode::Spin || !self.flags.contains(Flags::TYPESAFE_BY_RCU);
+            if may_go && self.is_to_go(&lists, slab) {
                 self.take_off(&mut lists, slab);
                 gone.push_back(slab);
             }

@@ -27,7 +27,7 @@ impl<M: Machine> Slabs<M> {
     /// The slab that an object lies in; `None`: it lies in none.
     #[inline(always)]
     fn slab_of(&self, memory: NonNull<u8>) -> Option<Slab<M>> {
-        let map = *self.mm().frames();
+        let map = self.frames;
         let offset = memory.addr().get().wrapping_sub(map.layout().direct_map());
         let number = offset >> PAGE_SHIFT;
         // Also for what lies below the direct map, such as `ZERO_SIZE`.

@@ -1,6 +1,6 @@
 //! kmalloc in any context.
 
-use core::ptr::NonNull;
+use core::{panic::Location, ptr::NonNull};
 
 use platform::NodeId;
 
@@ -17,12 +17,36 @@ impl<M: Machine> Slabs<M> {
     /// busy with the right one.
     ///
     /// Of `gfp` only `ZERO` matters. Nothing larger than [`MAX_CACHED`](super::MAX_CACHED).
+    #[inline(always)]
     #[track_caller]
     pub fn kmalloc_nolock(
         &self,
         size: usize,
         gfp: Gfp,
         node: Option<NodeId>,
+    ) -> Option<NonNull<u8>> {
+        let caller = Location::caller();
+        if node.is_none()
+            && let Some(cache) = self.kmalloc_cache(size)
+        {
+            let gfp = gfp & Gfp::ZERO;
+            // As in `kmalloc`.
+            return cache.alloc_or(gfp, caller, |sheaves| {
+                drop(sheaves);
+                self.kmalloc_nolock_slowly(size, gfp, None, caller)
+            });
+        }
+        self.kmalloc_nolock_slowly(size, gfp, node, caller)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kmalloc_nolock_slowly(
+        &self,
+        size: usize,
+        gfp: Gfp,
+        node: Option<NodeId>,
+        caller: &'static Location<'static>,
     ) -> Option<NonNull<u8>> {
         if size == 0 {
             return Some(ZERO_SIZE);
@@ -31,7 +55,7 @@ impl<M: Machine> Slabs<M> {
         for class in class..SIZES.len().min(class + 2) {
             // SAFETY: the caches live since `start`.
             let cache = unsafe { self.kmalloc.at(class).as_ref() };
-            let Some(object) = cache.alloc_nolock(node) else {
+            let Some(object) = cache.alloc_nolock_for(node, Gfp::NOLOCK, caller) else {
                 continue;
             };
             if gfp.contains(Gfp::ZERO) {
