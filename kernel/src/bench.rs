@@ -49,6 +49,7 @@ mod rcu;
 mod run;
 mod runner;
 mod sched;
+mod slab;
 mod threads;
 
 use alloc::string::String;

@@ -1,6 +1,6 @@
 //! Counters of a cache and a CPU, by Linux's names; and of contention.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use platform::CpuId;
 
@@ -105,7 +105,39 @@ pub struct Contention {
     pub contended: AtomicU64,
 }
 
+/// [`Contention`] at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Acquisitions.
+    pub taken: u64,
+    /// Those that found the lock held.
+    pub contended: u64,
+}
+
+impl Waits {
+    /// With those of `more`.
+    fn and(self, more: &Contention) -> Self {
+        // Relaxed: statistics.
+        Self {
+            taken: self.taken + more.taken.load(Ordering::Relaxed),
+            contended: self.contended + more.contended.load(Ordering::Relaxed),
+        }
+    }
+}
+
 impl<M: Machine> KmemCache<M> {
+    /// How often the locks of its barns, and those of its lists, were taken since it was made.
+    /// Any context.
+    pub fn contention(&self) -> (Waits, Waits) {
+        let none = (Waits::default(), Waits::default());
+        self.all_nodes().fold(none, |(barns, lists), node| {
+            (
+                barns.and(&node.barn.contention),
+                lists.and(&node.contention),
+            )
+        })
+    }
+
     /// Counts. Nothing at all without the feature `slab_stats`. Any context.
     #[inline(always)]
     pub(crate) fn count(&self, stat: Stat) {
@@ -141,7 +173,7 @@ impl<M: Machine> KmemCache<M> {
     pub fn stat_on(&self, stat: Stat, cpu: CpuId) -> u64 {
         #[cfg(feature = "slab_stats")]
         // Relaxed: a statistic.
-        return self.stats.on(cpu)[stat as usize].load(core::sync::atomic::Ordering::Relaxed);
+        return self.stats.on(cpu)[stat as usize].load(Ordering::Relaxed);
         #[cfg(not(feature = "slab_stats"))]
         {
             let _ = (stat, cpu);

@@ -1,0 +1,222 @@
+//! Several CPUs with one cache, and how often they met at its locks.
+
+use alloc::{format, sync::Arc, vec::Vec};
+use core::{
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
+};
+
+use kernel_base::bench::{Tenths, Value};
+use mm::{
+    Gfp,
+    slab::{KmemCache, stats::Waits},
+};
+use platform::CpuId;
+
+use super::{Own, batches_of, failed, had_memory, pairs, places};
+use crate::{
+    bench::{Outcome, Run, Start, Stop, bench},
+    machine::Kernel,
+    sched::{Builder, JoinHandle},
+    smp,
+};
+
+bench! {
+    name: "smp_pair/256",
+    ops: 200_000,
+    run: smp_pair,
+}
+
+bench! {
+    name: "smp_batch/256/256",
+    ops: 199_936,
+    run: smp_batch,
+}
+
+bench! {
+    name: "remote_free/256",
+    ops: 200_000,
+    cpus: 2,
+    run: remote_free,
+}
+
+/// Objects of a batch.
+const BATCH: usize = 256;
+/// Slots of the ring.
+const SLOTS: usize = 1024;
+
+fn smp_pair(run: &mut Run) -> Outcome {
+    let own = Own::of(256)?;
+    let cache = own.cache();
+    let ops = run.ops();
+    let had = on_all(run, ops, cache, move || Ok(move || pairs(cache, ops)))?;
+    own.end()?;
+    had_memory(had)
+}
+
+fn smp_batch(run: &mut Run) -> Outcome {
+    let own = Own::of(256)?;
+    let cache = own.cache();
+    let batches = (run.ops() / BATCH as u64).max(1);
+    let had = on_all(run, batches * BATCH as u64, cache, move || {
+        let mut held = places(BATCH)?.into_iter().map(Place).collect::<Vec<_>>();
+        Ok(move || batches_of(cache, Place::all(&mut held), batches))
+    })?;
+    own.end()?;
+    had_memory(had)
+}
+
+/// A place for an object, which goes to another CPU while there is none in it.
+#[repr(transparent)]
+struct Place(NonNull<u8>);
+
+// SAFETY: what it points to is the thread's that has put it in.
+unsafe impl Send for Place {}
+
+impl Place {
+    fn all(places: &mut [Self]) -> &mut [NonNull<u8>] {
+        // SAFETY: transparent around them.
+        unsafe { &mut *(ptr::from_mut(places) as *mut [NonNull<u8>]) }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    cpu: CpuId,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Stop> {
+    let built = Builder::new().on(cpu).spawn(format_args!("bench"), f);
+    built.map_err(|error| failed(format!("no thread: {error}")))
+}
+
+/// Runs what `make` makes on every CPU, `ops` operations each, from the moment when all are
+/// ready until the last is done. Whether all had memory.
+fn on_all<F: FnOnce() -> bool + Send + 'static>(
+    run: &mut Run,
+    ops: u64,
+    cache: &'static KmemCache<Kernel>,
+    make: impl Fn() -> Result<F, Stop>,
+) -> Result<bool, Stop> {
+    let cpus = smp::online();
+    let own = make()?;
+    let (begin, ready) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let before = cache.contention();
+    let mut workers = Vec::new();
+    let started = cpus.without(smp::this_cpu()).iter().try_for_each(|cpu| {
+        let (begin, ready) = (Arc::clone(&begin), Arc::clone(&ready));
+        let work = make()?;
+        workers.push(spawn(cpu, move || {
+            ready.fetch_add(1, Ordering::Relaxed);
+            // Acquire pairs with the Release below.
+            while !begin.load(Ordering::Acquire) {
+                core::hint::spin_loop();
+            }
+            work()
+        })?);
+        Ok(())
+    });
+    while ready.load(Ordering::Relaxed) < workers.len() {
+        core::hint::spin_loop();
+    }
+    let start = Start::now();
+    begin.store(true, Ordering::Release);
+    let mut had = own();
+    for worker in workers {
+        had &= worker.join();
+    }
+    run.add(start.took());
+    started?;
+    let total = ops * cpus.count() as u64;
+    run.shared_by(cpus.count(), total);
+    tell_contention(run, before, cache.contention(), total)?;
+    Ok(had)
+}
+
+/// How often the locks of barns and lists were taken, and found held, per 1000 operations.
+fn tell_contention(
+    run: &mut Run,
+    before: (Waits, Waits),
+    after: (Waits, Waits),
+    ops: u64,
+) -> Outcome {
+    let per_1000 = |from: u64, to: u64| Value::Tenths(Tenths::new((to - from) * 10_000 / ops));
+    for (taken, contended, before, after) in [
+        ("barn_per_1000", "barn_waits_per_1000", before.0, after.0),
+        ("list_per_1000", "list_waits_per_1000", before.1, after.1),
+    ] {
+        run.key(taken, per_1000(before.taken, after.taken))?;
+        run.key(contended, per_1000(before.contended, after.contended))?;
+    }
+    Ok(())
+}
+
+/// The ring: an object's address, or null where the slot is free.
+type Ring = [AtomicPtr<u8>; SLOTS];
+
+/// One CPU allocates, another one frees.
+fn remote_free(run: &mut Run) -> Outcome {
+    let others = smp::online().without(smp::this_cpu());
+    let other = others.first().ok_or(Stop::Skipped("no other CPU".into()))?;
+    let own = Own::of(256)?;
+    let cache = own.cache();
+    let ops = run.ops();
+    let ring: Arc<Ring> = Arc::new([const { AtomicPtr::new(ptr::null_mut()) }; SLOTS]);
+    let before = cache.contention();
+    let freeing = Arc::new(AtomicBool::new(false));
+    let worker = {
+        let (ring, freeing) = (Arc::clone(&ring), Arc::clone(&freeing));
+        spawn(other, move || {
+            freeing.store(true, Ordering::Relaxed);
+            free_all(cache, &ring, ops);
+        })?
+    };
+    while !freeing.load(Ordering::Relaxed) {
+        core::hint::spin_loop();
+    }
+    let start = Start::now();
+    let had = alloc_all(cache, &ring, ops);
+    worker.join();
+    run.add(start.took());
+    run.shared_by(2, ops);
+    tell_contention(run, before, cache.contention(), ops)?;
+    own.end()?;
+    had_memory(had)
+}
+
+/// Fills the ring with `ops` objects; after a failure with null's stand-in, so that the other
+/// side ends, too.
+fn alloc_all(cache: &KmemCache<Kernel>, ring: &Ring, ops: u64) -> bool {
+    let mut had = true;
+    for op in 0..ops {
+        let slot = &ring[op as usize % SLOTS];
+        let object = cache.alloc(Gfp::KERNEL);
+        had &= object.is_some();
+        // Acquire pairs with the Release in `free_all`: the slot's last object is gone.
+        while !slot.load(Ordering::Acquire).is_null() {
+            core::hint::spin_loop();
+        }
+        let object = object.unwrap_or(NonNull::dangling());
+        // Release: what the allocation wrote comes before.
+        slot.store(object.as_ptr(), Ordering::Release);
+    }
+    had
+}
+
+fn free_all(cache: &KmemCache<Kernel>, ring: &Ring, ops: u64) {
+    for op in 0..ops {
+        let slot = &ring[op as usize % SLOTS];
+        let object = loop {
+            match NonNull::new(slot.load(Ordering::Acquire)) {
+                Some(object) => break object,
+                None => core::hint::spin_loop(),
+            }
+        };
+        slot.store(ptr::null_mut(), Ordering::Release);
+        if object != NonNull::dangling() {
+            // SAFETY: allocated by the other side, and handed over.
+            unsafe { cache.free(object) };
+        }
+    }
+}
