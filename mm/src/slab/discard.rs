@@ -144,6 +144,7 @@ impl<M: Machine> KmemCache<M> {
         for sorted in by_free.iter_mut().rev() {
             lists.partial.prepend(sorted);
         }
+        node.publish(&lists);
         drop(lists);
         self.discard(node, empty, Mode::Spin)
     }

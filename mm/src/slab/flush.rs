@@ -244,6 +244,7 @@ impl<M: Machine> KmemCache<M> {
             }
             _ => {}
         }
+        node.publish(&lists);
         drop(lists);
         if !pushed.listed {
             let mut empty = SlabList::default();

@@ -56,6 +56,7 @@ impl<M: Machine> KmemCache<M> {
         word.set(word.load().with_listed(true));
         // In front: it is for who asks now.
         lists.partial.push_front(slab);
+        node.publish(&lists);
         drop(lists);
         self.arrow(Arrow::SlabMade);
         Ok(node.id)
@@ -120,17 +121,37 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// Links all objects, each to the one behind it: the first one.
+    #[inline]
     fn link_in_order(&self, slab: Slab<M>, objects: usize) -> Link {
-        for index in 0..objects {
-            let next = if index + 1 < objects {
-                Link::of_index(index + 1)
+        // SAFETY: nobody knows of the slab yet.
+        unsafe {
+            if self.secret == 0 {
+                self.link_row::<false>(slab, objects);
             } else {
-                Link::NONE
-            };
-            // SAFETY: nobody knows of the slab yet.
-            unsafe { self.write_link(self.object_at(slab, index), next) };
+                self.link_row::<true>(slab, objects);
+            }
+            self.write_link(self.object_at(slab, objects - 1), Link::NONE);
         }
         Link::of_index(0)
+    }
+
+    /// Links all objects but the last one to the ones behind them.
+    ///
+    /// # Safety
+    ///
+    /// The slab is the caller's, and has so many objects.
+    #[inline(always)]
+    unsafe fn link_row<const MIXED: bool>(&self, slab: Slab<M>, objects: usize) {
+        // Copies: writes to objects might be to the cache, for all that the compiler knows.
+        let (size, link) = (self.layout.size as usize, self.layout.link as usize);
+        let mut object = self.first_object(slab);
+        for next in 1..objects {
+            // SAFETY: an object of the slab, and the caller's; the next one is within the slab.
+            unsafe {
+                self.write_word::<MIXED>(object, link, !(next as u64));
+                object = object.add(size);
+            }
+        }
     }
 
     /// Links all objects in a random order: the first one. By S. Sattolo's algorithm ("An algorithm to generate a random cyclic permutation",

@@ -15,6 +15,7 @@
 use core::{fmt, ptr::NonNull};
 
 use super::{
+    create::default_capacity,
     debug::info::bytes_behind,
     spec::{Flags, Spec},
 };
@@ -149,7 +150,12 @@ impl ObjectLayout {
         } else {
             size
         };
-        let (order, min_order) = (order_for(size, cpus), order_of(size));
+        let sheaf = if flags.intersects(Flags::DEBUG | Flags::NO_SHEAVES) {
+            0
+        } else {
+            spec.sheaf_capacity.unwrap_or(default_capacity(size))
+        };
+        let (order, min_order) = (order_for(size, cpus, sheaf as usize), order_of(size));
         let shift = size.trailing_zeros();
         Ok(Self {
             object_size: spec.size as u32,
@@ -244,10 +250,11 @@ fn objects_in(order: usize, size: usize) -> usize {
 }
 
 /// The order of slabs with objects of `size` bytes. Enough objects that a node's lock is not taken for
-/// each few; then the lowest order that wastes at most a 16th of the slab, else an 8th, a quarter, a
+/// each few: as Linux has it by the number of CPUs, and as many as a sheaf has, so that a refill or a flush has
+/// to do with one slab or two. Then the lowest order that wastes at most a 16th of the slab, else an 8th, a quarter, a
 /// half, as in Linux.
-fn order_for(size: usize, cpus: usize) -> usize {
-    let enough = 4 * (cpus.max(1).ilog2() as usize + 2);
+fn order_for(size: usize, cpus: usize, sheaf: usize) -> usize {
+    let enough = sheaf.max(4 * (cpus.max(1).ilog2() as usize + 2));
     let enough = enough.min(objects_in(EASY_ORDER, size)).max(1);
     let least = order_of(enough * size);
     let wastes_at_most = |order: usize, part: usize| {

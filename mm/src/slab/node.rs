@@ -4,7 +4,7 @@ use platform::{
     Mark, NodeId,
     lock::{IrqSpinGuard, IrqSpinLock},
     lock_class,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use super::{Machine, Mode, barn::Barn, list::SlabList, stats::Contention};
@@ -30,6 +30,8 @@ pub(crate) type ListGuard<'a, M> = IrqSpinGuard<'a, Lists, M, ListLock>;
 pub(crate) struct Node<M: Machine> {
     pub id: NodeId,
     pub lists: IrqSpinLock<Lists, M, ListLock>,
+    /// Slabs on the list of partial ones, for a glance ([`publish`](Self::publish)).
+    listed: AtomicUsize,
     /// How often the lock was taken, and had to be waited for.
     pub contention: Contention,
     /// Slabs that there are, and objects in them. Relaxed: statistics that are exact when
@@ -47,6 +49,7 @@ impl<M: Machine> Node<M> {
         Self {
             id,
             lists: IrqSpinLock::new(Lists::default()),
+            listed: AtomicUsize::new(0),
             contention: Contention::default(),
             slabs: AtomicU64::new(0),
             objects: AtomicU64::new(0),
@@ -108,6 +111,20 @@ impl<M: Machine> Node<M> {
         // The interesting place for an NMI.
         M::mark(Mark::Step);
         Some(guard)
+    }
+
+    /// After a change of the list of partial slabs, before the lock is given back: how many there are.
+    #[inline]
+    pub fn publish(&self, lists: &Lists) {
+        // Relaxed: for a glance.
+        self.listed.store(lists.partial.len(), Ordering::Relaxed);
+    }
+
+    /// Whether there are partial slabs, at a glance: it may be out of date.
+    #[inline]
+    pub fn has_partial(&self) -> bool {
+        // Relaxed: a glance. Who misses a slab that comes just now makes a fresh one, or looks again.
+        self.listed.load(Ordering::Relaxed) > 0
     }
 
     /// A fresh slab is the node's.

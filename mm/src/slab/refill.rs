@@ -38,13 +38,14 @@ impl<M: Machine> KmemCache<M> {
     ) -> usize {
         let map = *self.slabs().mm().frames();
         let mut got = 0;
-        while got < want {
+        while got < want && node.has_partial() {
             let Some(mut lists) = node.lock(mode) else {
                 self.arrow(Arrow::SlabBusy);
                 break;
             };
             let mut taken = [const { MaybeUninit::uninit() }; AT_ONCE];
             let slabs = self.take_slabs(&mut lists, want - got, &mut taken);
+            node.publish(&lists);
             let held = (mode == Mode::NoLock || want == 1).then_some(lists);
             if slabs == 0 {
                 break;
@@ -152,6 +153,7 @@ impl<M: Machine> KmemCache<M> {
         };
         if word.push_rest(rest, true, join) == Ok(false) {
             lists.partial.push_back(slab);
+            node.publish(&lists);
         }
         self.arrow(Arrow::SlabRestList);
     }

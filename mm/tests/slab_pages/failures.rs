@@ -30,7 +30,7 @@ fn page_allocations_fail_at_every_place() {
             let cache = slabs.create(&plain(name, size)).unwrap();
             let each = 1_usize << cache.layout().order;
             let mut failed = [0; 6];
-            for times in 0..failed.len() {
+            for (times, failed) in failed.iter_mut().enumerate() {
                 // The first so many allocations of full slabs go well.
                 for place in 0..5 {
                     slabs.mm().debug().faults(|faults| {
@@ -44,7 +44,7 @@ fn page_allocations_fail_at_every_place() {
                     for _ in 0..60 {
                         match cache.alloc(Gfp::KERNEL | Gfp::NOWARN) {
                             Some(object) => held.push(object),
-                            None => failed[times] += 1,
+                            None => *failed += 1,
                         }
                     }
                     let faults = |name, value| {

@@ -163,7 +163,10 @@ fn bad_specs_are_refused() {
 /// Sizes that users meet.
 #[test]
 fn known_sizes() {
-    let layout = |size, flags, cpus| ObjectLayout::new(&Spec::new("s", size), flags, cpus).unwrap();
+    let layout = |size, flags, cpus| {
+        let spec = Spec::new("s", size).sheaf_capacity(0);
+        ObjectLayout::new(&spec, flags, cpus).unwrap()
+    };
     let plain = layout(256, Flags::empty(), 4);
     assert_eq!(
         (plain.size, plain.link, plain.order, plain.objects),
@@ -182,6 +185,9 @@ fn known_sizes() {
     // 5 pages go into 8; no lower order holds one.
     let large = layout(5 * 4096 * 2, Flags::empty(), 4);
     assert_eq!((large.order, large.min_order, large.objects), (4, 4, 1));
+    // A slab has as many objects as a sheaf: 30 by default.
+    let sheaves = ObjectLayout::new(&Spec::new("s", 256), Flags::empty(), 1).unwrap();
+    assert_eq!((sheaves.order, sheaves.objects), (1, 32));
     assert_eq!(default_min_partial(0), 5);
     assert_eq!(default_min_partial(4096), 6);
     assert_eq!(default_min_partial(4 << 20), 10);
