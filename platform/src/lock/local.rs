@@ -145,6 +145,18 @@ impl<T, P: Platform, C: Class> LocalLock<T, P, C> {
         self.taken.load(Ordering::Relaxed) != FREE
     }
 
+    /// The value, without the lock: for who looks at a machine that stands still.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes the value while the reference lives: the lock's CPU is stopped, or all
+    /// who use it are known to rest.
+    pub unsafe fn peek(&self) -> &T {
+        let access = self.value.shared();
+        // SAFETY: as the caller promises; the value lives as long as the lock.
+        unsafe { &*core::ptr::from_ref(access.get()) }
+    }
+
     /// The value; that this borrow is exclusive shows that nobody holds the lock.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()

@@ -173,6 +173,18 @@ impl<T, P: Platform, C: Class, E: Pinned<P>> Spin<T, P, C, E> {
         self.word.holder()
     }
 
+    /// The value, without the lock: for who looks at a machine that stands still.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes the value while the reference lives: all CPUs but this one are stopped,
+    /// or all who take the lock are known to rest.
+    pub unsafe fn peek(&self) -> &T {
+        let access = self.value.shared();
+        // SAFETY: as the caller promises; the value lives as long as the lock.
+        unsafe { &*core::ptr::from_ref(access.get()) }
+    }
+
     /// The value; that this borrow is exclusive shows that nobody holds the lock.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
