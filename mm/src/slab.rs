@@ -24,6 +24,7 @@ mod late;
 pub mod layout;
 mod leak;
 mod list;
+mod look;
 mod machine;
 mod memory;
 mod merge;
@@ -45,6 +46,8 @@ pub mod spec;
 pub mod stats;
 mod supply;
 pub mod typed;
+pub mod walk;
+pub mod whatis;
 pub mod word;
 
 use core::ptr::NonNull;

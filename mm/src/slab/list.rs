@@ -29,8 +29,9 @@ fn address_of(frame: Option<NonNull<Frame>>) -> usize {
     frame.map_or(0, |frame| frame.as_ptr().expose_provenance())
 }
 
-const BEFORE: usize = 0;
-const BEHIND: usize = 1;
+/// The places in [`Frame::links`].
+pub(super) const BEFORE: usize = 0;
+pub(super) const BEHIND: usize = 1;
 
 #[inline(always)]
 fn link(frame: NonNull<Frame>, which: usize) -> Option<NonNull<Frame>> {
@@ -62,6 +63,11 @@ impl SlabList {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// Its first and its last frame, for who checks it.
+    pub(super) fn ends(&self) -> [Option<NonNull<Frame>>; 2] {
+        [self.first, self.last]
     }
 
     /// Puts a slab, which is on no list, at the front.

@@ -32,6 +32,7 @@ impl<M: Machine> KmemCache<M> {
         let gfp = gfp | Gfp::NO_SHEAF | Gfp::NOWARN;
         let memory = self.slabs().kmalloc(Sheaf::bytes(capacity), gfp)?;
         self.count(Stat::SheafAlloc);
+        self.keeps_sheaf();
         // SAFETY: just allocated, of that size; kmalloc aligns to 8 at least.
         Some(unsafe { Sheaf::init(memory, capacity) })
     }
@@ -43,6 +44,7 @@ impl<M: Machine> KmemCache<M> {
     /// The caller owns the sheaf: a real one, without objects.
     pub(crate) unsafe fn free_sheaf(&self, sheaf: NonNull<Sheaf>) {
         self.count(Stat::SheafFree);
+        self.parts_with_sheaf();
         let memory = sheaf.cast::<u8>();
         // SAFETY: the caller's, of kmalloc. What is not from a cache is from pages.
         unsafe {

@@ -7,7 +7,7 @@ use platform::{
     sync::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::{Machine, Mode, barn::Barn, list::SlabList, stats::Contention};
+use super::{Machine, Mode, barn::Barn, list::SlabList, stats::Contention, walk::Walked};
 
 lock_class! {
     /// A node's slabs of a cache.
@@ -41,6 +41,8 @@ pub(crate) struct Node<M: Machine> {
     /// Slabs that wait for a grace period; not in `slabs` any more.
     pub waiting: AtomicU64,
     pub barn: Barn<M>,
+    /// What a walk of the heap found; nobody else uses it.
+    pub walked: Walked,
 }
 
 impl<M: Machine> Node<M> {
@@ -55,6 +57,7 @@ impl<M: Machine> Node<M> {
             objects: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             barn: Barn::new(),
+            walked: Walked::default(),
         }
     }
 }

@@ -154,6 +154,14 @@ impl<M: Machine> Slab<M> {
         unsafe { NonNull::new_unchecked(cache) }
     }
 
+    /// What its descriptor has as its cache, for who looks without knowing whether it lives: a
+    /// slab that is just made or gives its pages back has none.
+    pub fn owner(&self) -> Option<NonNull<KmemCache<M>>> {
+        // Relaxed: whoever needs to know looks whether there is such a cache.
+        let owner = self.frame().owner.load(Ordering::Relaxed);
+        NonNull::new(core::ptr::with_exposed_provenance_mut(owner))
+    }
+
     /// Its freelist word.
     #[inline(always)]
     pub fn freelist(&self) -> &FreelistWord {

@@ -10,12 +10,13 @@
 //! taken has interrupted its holder on this CPU, and goes to the slabs instead. What moves
 //! where is in `docs/slab.md`, section "Sheaves".
 
-use core::ptr::NonNull;
+use core::{mem::offset_of, ptr::NonNull};
 
 use platform::{
-    NodeId, Preempt,
+    NodeId, PerCpuAddr, Preempt,
     lock::{LocalGuard, LocalLock},
     lock_class,
+    sync::AtomicU64,
 };
 
 use super::{KmemCache, Machine, node::Node, sheaf::Sheaf};
@@ -89,6 +90,10 @@ pub(crate) struct CpuSlab<M: Machine> {
     pub sheaves: LocalLock<CpuSheaves, M, SheavesLock>,
     /// The zones of the node whose memory is the CPU's own, as [`zone_pair`] of a frame says.
     pub home: u32,
+    /// Sheaves that the cache keeps for itself: made, less freed, less those that are prefilled
+    /// and somebody's. Right as the sum over all CPUs; changed by its CPU, in one instruction. So
+    /// a [walk](super::walk) misses a sheaf that got lost.
+    pub kept: AtomicU64,
 }
 
 #[cfg(not(model))]
@@ -106,6 +111,7 @@ impl<M: Machine> CpuSlab<M> {
         Self {
             sheaves: LocalLock::new(sheaves),
             home: pair_of(home),
+            kept: AtomicU64::new(0),
         }
     }
 }
@@ -124,6 +130,25 @@ pub(crate) const fn pair_of(node: NodeId) -> u32 {
 }
 
 impl<M: Machine> KmemCache<M> {
+    /// The cache keeps a sheaf more. Any context.
+    #[inline]
+    pub(crate) fn keeps_sheaf(&self) {
+        self.add_kept(1);
+    }
+
+    /// The cache keeps a sheaf less: it is freed, or somebody's. Any context.
+    #[inline]
+    pub(crate) fn parts_with_sheaf(&self) {
+        self.add_kept(1_u64.wrapping_neg());
+    }
+
+    #[inline]
+    fn add_kept(&self, by: u64) {
+        let addr = self.cpus.addr().0 + offset_of!(CpuSlab<M>, kept);
+        // SAFETY: a word of this cache's, which other CPUs only read.
+        unsafe { M::percpu_add(PerCpuAddr(addr), by) };
+    }
+
     /// The sheaves of the CPU that runs this, unless they are in use by what this has
     /// interrupted; and whose memory is that CPU's own. Any context.
     #[inline(always)]

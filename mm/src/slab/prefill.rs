@@ -44,6 +44,7 @@ impl<M: Machine> KmemCache<M> {
             self.arrow(Arrow::PrefillOversize);
             self.new_sheaf_of(u32::try_from(count.max(1)).ok()?, gfp)?
         };
+        self.parts_with_sheaf();
         let mut prefilled = Prefilled { cache: self, sheaf };
         prefilled
             .fill(gfp, count, Location::caller())
@@ -76,6 +77,7 @@ impl<M: Machine> KmemCache<M> {
     ///
     /// The caller owns the sheaf, and gives it up.
     unsafe fn take_back(&self, sheaf: NonNull<Sheaf>) {
+        self.keeps_sheaf();
         let hooks = self.hooks();
         // SAFETY: this one's. What is put elsewhere is not used here any more.
         unsafe {
@@ -149,6 +151,7 @@ impl<M: Machine> Prefilled<'_, M> {
                 let Some(larger) = self.cache.new_sheaf_of(capacity, gfp) else {
                     return false;
                 };
+                self.cache.parts_with_sheaf();
                 self.cache.arrow(Arrow::PrefillLarger);
                 Sheaf::put(larger, Sheaf::filled(self.sheaf));
                 Sheaf::set_len(self.sheaf, 0);

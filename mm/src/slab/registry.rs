@@ -66,6 +66,12 @@ impl<M: Machine> Registry<M> {
         self.merging.store(on, Ordering::Relaxed);
     }
 
+    /// The newest cache, to be looked at.
+    pub fn newest(&self) -> *mut KmemCache<M> {
+        // Acquire pairs with the Release in `link`.
+        self.newest.load(Ordering::Acquire)
+    }
+
     /// Adds a cache. With the lock, or alone.
     pub fn link(&self, cache: &KmemCache<M>) {
         // Relaxed: under the lock.

@@ -27,6 +27,8 @@ pub struct Sheaf {
 // SAFETY: plain memory with one owner; the permanent empty one is only read.
 unsafe impl Sync for Sheaf {}
 
+static NOTHING: Sheaf = Sheaf::NOTHING;
+
 impl Sheaf {
     /// A sheaf without room: [`capacity`](Self::capacity) 0, so it is empty and full.
     pub const NOTHING: Self = Self {
@@ -35,10 +37,11 @@ impl Sheaf {
         next: None,
     };
 
-    /// The permanent empty one. Nothing is ever written to it; it is told by its capacity, 0.
+    /// The permanent empty one. Nothing is ever written to it; it is told by its capacity, 0, and
+    /// by its address: there is one.
     #[inline(always)]
     pub const fn nothing() -> NonNull<Self> {
-        const { NonNull::from_ref(&Self::NOTHING) }
+        NonNull::from_ref(&NOTHING)
     }
 
     /// Bytes of one for `capacity` objects.
