@@ -45,6 +45,7 @@ mod single;
 pub mod spec;
 pub mod stats;
 mod supply;
+pub mod text;
 pub mod typed;
 pub mod walk;
 pub mod whatis;

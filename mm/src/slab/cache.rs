@@ -158,6 +158,11 @@ impl<M: Machine> KmemCache<M> {
         self.flags
     }
 
+    /// What makes its objects.
+    pub fn constructor(&self) -> Option<Constructor> {
+        self.constructor
+    }
+
     /// What must be done beyond a push or a pop.
     #[inline(always)]
     pub(crate) fn hooks(&self) -> Hooks {

@@ -2,6 +2,7 @@
 
 mod planted;
 mod sound;
+mod text;
 mod whatis;
 #[path = "../slab_caches/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of caches")]
