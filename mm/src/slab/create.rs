@@ -235,11 +235,10 @@ impl<M: Machine> Slabs<M> {
             return false;
         };
         #[cfg(feature = "slab_stats")]
-        let Some(stats) = PerCpu::try_new(|_| [const { AtomicU64::new(0) }; super::stats::STATS])
-        else {
+        let Some(stats) = PerCpu::try_new(|_| core::array::from_fn(|_| AtomicU64::new(0))) else {
             return false;
         };
-        let nodes = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_NODES];
+        let nodes: [_; MAX_NODES] = core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut()));
         for id in mm.nodes().iter() {
             let Some(node) = node_of(id) else {
                 // SAFETY: made below, and known to nobody.
