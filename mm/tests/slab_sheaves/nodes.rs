@@ -9,7 +9,7 @@ use platform::{
 use crate::{
     arrows::{Taken, count, taken},
     objects::{Object, alloc, alloc_bulk, alloc_node, free, free_bulk, give, take},
-    paths::{CAPACITY, end, small_sheaves},
+    paths::{CAPACITY, end, small_sheaves, small_sheaves_of},
     world::{MIB, World},
 };
 
@@ -69,7 +69,7 @@ pub fn other_nodes_help() -> Taken {
     let memory = Memory::builder().node(4 * MIB).node(16 * MIB);
     let world = World::new(Machine::builder().cpus(2).nodes(2), memory);
     world.run(|slabs| {
-        let cache = small_sheaves(slabs, "help");
+        let cache = small_sheaves_of(slabs, "help", 1000);
         let here = |object: &Object| node_of(world.mm(), object) == node(0);
         let mut objects = Vec::new();
         loop {

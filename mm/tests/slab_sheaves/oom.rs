@@ -25,7 +25,7 @@ pub fn sheaves_without_memory() -> Taken {
     let world = alone();
     world.run(|slabs| {
         let spec = |name| {
-            Spec::new(name, 64)
+            Spec::new(name, 1000)
                 .sheaf_capacity(LARGE)
                 .flags(Flags::NO_MERGE)
         };

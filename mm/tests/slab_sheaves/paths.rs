@@ -1,6 +1,10 @@
 //! One CPU alone: which sheaf an object comes from and goes to.
 
-use mm::{Gfp, hosted::Memory, slab::Spec};
+use mm::{
+    Gfp,
+    hosted::Memory,
+    slab::{Flags, Slabs, Spec},
+};
 use platform::hosted::{Hosted, Machine};
 
 use crate::{
@@ -18,15 +22,20 @@ pub fn alone() -> World {
 }
 
 /// A cache with small sheaves.
-pub fn small_sheaves(slabs: &'static mm::slab::Slabs<Hosted>, name: &str) -> &'static Cache {
-    let spec = Spec::new(name, 64)
+pub fn small_sheaves(slabs: &'static Slabs<Hosted>, name: &str) -> &'static Cache {
+    small_sheaves_of(slabs, name, 64)
+}
+
+/// The same, of objects of `size` bytes.
+pub fn small_sheaves_of(slabs: &'static Slabs<Hosted>, name: &str, size: usize) -> &'static Cache {
+    let spec = Spec::new(name, size)
         .sheaf_capacity(CAPACITY as u32)
-        .flags(mm::slab::Flags::NO_MERGE);
+        .flags(Flags::NO_MERGE);
     slabs.create(&spec).expect("a cache")
 }
 
 /// The cache ends; nothing of it is in use.
-pub fn end(slabs: &'static mm::slab::Slabs<Hosted>, cache: &'static Cache) {
+pub fn end(slabs: &'static Slabs<Hosted>, cache: &'static Cache) {
     // SAFETY: created by the test, which does not use it any more.
     unsafe { slabs.destroy(cache) }.expect("nothing is in use");
 }
