@@ -78,6 +78,10 @@ impl CpuSheaves {
 
     /// Takes main and spare out, if they are real ones.
     pub fn take(&mut self) -> [Option<NonNull<Sheaf>>; 2] {
+        debug_assert!(
+            self.rcu_free.is_none(),
+            "what waits for a grace period is not flushed so"
+        );
         let main = (!self.has_no_main()).then_some(self.main);
         self.main = Sheaf::nothing();
         [main, self.spare.take()]
