@@ -128,6 +128,7 @@ fn counted_until_it_rests() {
             if done {
                 // SAFETY: nobody touches it any more; the checker watches.
                 let contents = &world.objects[0].contents;
+                // SAFETY: as above.
                 contents.with_mut(|contents| assert_eq!(unsafe { *contents }, 11));
             }
         }
