@@ -9,7 +9,7 @@
 //! | the object | what callers have |
 //! | right red zone | with RED_ZONE: at least a word |
 //! | link | behind the object where it may not lie in it (constructor, TYPESAFE_BY_RCU, POISON, RED_ZONE of a small object) |
-//! | what debugging keeps | with any debug flag ([`bytes_behind`](super::debug::info::bytes_behind)): a state word; with STORE_USER who allocated and who freed |
+//! | what debugging keeps | with any debug flag ([`bytes_behind`]): a state word; with STORE_USER who allocated and who freed |
 //! | padding | up to the alignment |
 
 use core::{fmt, ptr::NonNull};

@@ -80,6 +80,7 @@ fn overwritten_links_are_found() {
                 let cache = slabs.create(&plain("test", 256)).unwrap();
                 assert_eq!(damage(slabs, cache, word), 2, "{word:#x}");
                 assert_eq!(world.take_reports(Kind::SlabFreelist), 1, "{word:#x}");
+                assert_eq!(super::arrows::count(slabs, "slab.cut"), 1);
             });
             world.leaked.set(1);
         }
