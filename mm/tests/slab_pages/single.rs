@@ -232,3 +232,33 @@ fn shuffles_are_fair() {
         unsafe { slabs.destroy(cache) }.unwrap();
     });
 }
+
+/// What is seen of the list at a glance, without its lock, follows it: no fresh slab while an object is free, and no
+/// look at a list without slabs.
+#[test]
+fn the_glance_follows_the_list() {
+    let world = World::new(Machine::builder().cpus(1), Memory::builder().node(32 * MIB));
+    world.run(|slabs| {
+        let cache = slabs.create(&plain("test", 512)).unwrap();
+        let each = usize::from(cache.layout().objects);
+        let mut held: Vec<_> = (0..each).map(|_| take(cache)).collect();
+        assert_eq!(slabs_of(slabs, cache).len(), 1);
+        for _ in 0..3 {
+            free(cache, held[2]);
+            assert_eq!(take(cache), held[2]);
+        }
+        assert_eq!(slabs_of(slabs, cache).len(), 1);
+        let node = NodeId::from_index(0).unwrap();
+        let locked = || cache.node_counts(node).unwrap().list_locked;
+        let before = locked();
+        held.push(take(cache));
+        assert_eq!(slabs_of(slabs, cache).len(), 2);
+        // To list the fresh slab, and to take from it.
+        assert_eq!(locked() - before, 2);
+        for object in held {
+            free(cache, object);
+        }
+        // SAFETY: nobody uses it.
+        unsafe { slabs.destroy(cache) }.unwrap();
+    });
+}
