@@ -58,7 +58,8 @@ pub fn try_slabs() -> Option<&'static KernelSlabs> {
 
 /// Makes the allocator, as the command line wants it, and moves `alloc` from the boot heap to
 /// it. Boot CPU, once, when there are a page allocator and per-CPU memory, and before anything
-/// runs beside it.
+/// runs beside it. (Not inlined: what it moves into place is large, and boot's stack is not.)
+#[inline(never)]
 pub fn start() {
     assert!(!READY.load(Ordering::Relaxed), "slabs start once only");
     // SAFETY: the page allocator is there for ever; nothing uses the allocator before `READY`.

@@ -104,7 +104,7 @@ fn only_of_chosen_caches() {
                 None => true,
             };
             assert!(!fails(chosen, Gfp::ATOMIC));
-            slabs.set_failslab(chosen, true);
+            assert!(slabs.set_failslab("chosen", true) && !slabs.set_failslab("nobody", true));
             assert!(chosen.failslab() && !other.failslab());
             assert!(fails(chosen, Gfp::ATOMIC) && !fails(other, Gfp::ATOMIC));
             // As on Linux: not those that may sleep, unless that is switched off.

@@ -1,7 +1,11 @@
 //! Bytes that were written to by those who should not: each is found once, by the next look, and
 //! restored; a free object that was written to is never used again.
 
-use mm::{hosted::Reports, report::Kind, slab::Flags, slab::debug::info::bytes_behind};
+use mm::{
+    hosted::Reports,
+    report::Kind,
+    slab::{Flags, Spec, debug::info::bytes_behind},
+};
 
 use crate::{
     flags::{F, P, U, Z, alloc, cache, destroy, free, nothing_said, peek, poke, said, spoil, with},
@@ -173,8 +177,9 @@ fn a_flipped_bit_is_told_of() {
 fn padding() {
     let world = World::small();
     world.run(|slabs| {
-        for flags in with(P) {
-            let cache = cache(slabs, 60, flags);
+        for (flags, align) in with(P).flat_map(|flags| [(flags, 0), (flags, 64)]) {
+            let spec = Spec::new("padded", 60).flags(flags).align(align);
+            let cache = slabs.create(&spec).expect("a cache");
             let (object, keeper) = (alloc(cache), alloc(cache));
             let layout = *cache.layout();
             let mut places = Vec::new();
@@ -183,6 +188,7 @@ fn padding() {
             }
             let slot_end = (layout.size - layout.red_left) as isize;
             let info_end = layout.tracks as isize + bytes_behind(flags) as isize;
+            assert!(align == 0 || info_end < slot_end);
             if info_end < slot_end {
                 places.extend([info_end, slot_end - 1]);
             }

@@ -196,7 +196,7 @@ impl<M: Machine> Switches<M> {
     }
 
     fn faults_for(&self, flags: Flags, chosen: bool) -> bool {
-        // What caches are made of is needed to report that one could not be made.
+        // As on Linux not what caches are made of.
         !flags.contains(Flags::NO_SHEAVES)
             && self.faults.attr.is_armed()
             && (chosen || !self.faults.cache_filter())
@@ -272,10 +272,18 @@ impl<M: Machine> Slabs<M> {
         result
     }
 
-    /// Whether, with the knob `cache-filter`, allocations of `cache` may be made to fail. May sleep.
-    pub fn set_failslab(&self, cache: &KmemCache<M>, on: bool) {
-        cache.debug.failslab.store(on, Relaxed);
+    /// Whether, with the knob `cache-filter`, allocations of the cache called `name` may be made to fail.
+    /// `false`: there is none. May sleep.
+    pub fn set_failslab(&self, name: &str, on: bool) -> bool {
+        let found = match self.caches().find(name) {
+            Some(cache) => {
+                cache.debug.failslab.store(on, Relaxed);
+                true
+            }
+            None => false,
+        };
         self.follow_switches();
+        found
     }
 
     /// Sets the bits of all caches by the switches.
