@@ -26,6 +26,8 @@ mod rcu;
 mod rcu_readers;
 mod rcu_stall;
 mod rcu_torture;
+mod slab_debug;
+mod slub_kunit;
 mod stacks;
 mod sweep;
 mod symbols;

@@ -5,6 +5,7 @@ mod basic;
 mod bench;
 mod cmdline;
 mod cpu;
+mod fault;
 mod files;
 mod inspect;
 mod locks;

@@ -1,90 +1,14 @@
-//! Commands for the checks of the page allocator.
+//! Commands for the checks of the page allocator; its faults are in [`fault`](super::fault).
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use mm::Pfn;
 
 use crate::console::Writer;
 use crate::memory::debug::{self, Caller};
 use crate::memory::mm;
-use crate::sched::table;
 use crate::shell::{Args, Status, bad_argument, shell_command};
 use crate::time;
-
-shell_command! {
-    name: "fault",
-    usage: "[page [KNOB VALUE]]",
-    summary: "show or set which allocations of pages fail on purpose",
-    details: "KNOB is one of those shown, with the meanings that Linux gives them: of the points \
-that `min-order` and `ignore-gfp-wait` leave, and of marked threads only if `task` marks some \
-(NAME, NUMBER, +NUMBER, -NUMBER, off), those beyond `space` pages fail with `probability` \
-percent, each `interval`-th, `times` times (-1: no end). `nth` makes exactly the n-th from now \
-fail. `verbose` 1 or 2 tells of each.",
-    arguments: (0, 3),
-    complete: |offer| {
-        for word in [
-            "page", "probability", "interval", "times", "space", "verbose", "nth", "seed", "task",
-            "min-order", "ignore-gfp-wait",
-        ] {
-            offer(word);
-        }
-    },
-    run: fault,
-}
-
-fn fault(arguments: Args<'_>) -> Status {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        [] | ["page"] => {
-            // Copied out: the knobs are not used while the console is waited for.
-            let text = mm().debug().faults(|page| alloc::format!("{page}"));
-            crate::print!("{text}");
-            Status::SUCCESS
-        }
-        ["page", "task", who] => set_task(who),
-        ["page", knob, value] => set(knob, value),
-        ["page", knob] => {
-            crate::println!("fault: '{}' needs a value", knob.escape_debug());
-            Status::USAGE
-        }
-        [kind, ..] => bad_argument("fault", kind, "page"),
-    }
-}
-
-fn set(knob: &str, value: &str) -> Status {
-    match mm().debug().faults(|page| page.set(knob, value)) {
-        Ok(()) => Status::SUCCESS,
-        Err(error) => {
-            crate::println!("fault: {error}");
-            Status::USAGE
-        }
-    }
-}
-
-/// Marks threads: by number as the knob has it, or all of a name.
-fn set_task(who: &str) -> Status {
-    let is_knob = |text: &str| {
-        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-        text == "off" || digits.starts_with(|c: char| c.is_ascii_digit())
-    };
-    if is_knob(who) {
-        return set("task", who);
-    }
-    let mut found = false;
-    for thread in table::all().iter().filter(|thread| *thread.name == *who) {
-        let sign = if found { "+" } else { "" };
-        let status = set("task", &alloc::format!("{sign}{}", thread.id));
-        if status != Status::SUCCESS {
-            return status;
-        }
-        found = true;
-    }
-    if !found {
-        crate::println!("fault: no thread is called '{}'", who.escape_debug());
-    }
-    Status::from_bool(found)
-}
 
 shell_command! {
     name: "pagepoison",

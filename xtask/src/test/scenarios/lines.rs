@@ -36,6 +36,11 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
         "fail_page_alloc=1,200,0,1 run=true",
         r"warn.*fail_page_alloc.*INTERVAL,PROBABILITY,SPACE,TIMES",
     ),
+    (
+        "cmdline-bad-slub-debug",
+        "slub_debug=FQ run=true",
+        r"warn.*slab: `Q` is none of the letters",
+    ),
     ("cmdline-open-quote", r#"run="true"#, r"warn.*run"),
 ];
 
@@ -187,6 +192,8 @@ pub fn table() -> Vec<Scenario> {
             page_checks(),
             page_owners(),
             page_faults(),
+            slab_checks(),
+            slab_faults(),
         ])
         .collect()
 }
@@ -239,6 +246,37 @@ fn page_faults() -> Scenario {
         r#"fail_page_alloc=1,0,0,2 run="{knobs}; fault page probability 100; {case}; {case}; fault""#
     );
     quick("page-faults", Action::Boot(boot(small(), &cmdline, checks)))
+}
+
+/// All caches are debug caches, and all else that can be switched on for them is.
+fn slab_checks() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has(r"^ +ok \d+ callers_have_names$"),
+        has(r"^ +ok \d+ test_krealloc_redzone_zeroing$"),
+        Check::HasNot("=== REPORT".into()),
+    ];
+    let cmdline = "slub_debug=FZPU slab_freelist_hardened=on slab_freelist_random=on \
+                   init_on_alloc=on init_on_free=on kunit=slub_kunit.*,slab_debug.*,threads.*";
+    quick(
+        "slab-checks",
+        Action::Boot(boot(with_cpus(4), cmdline, checks)),
+    )
+}
+
+/// Allocations of objects that are made to fail: what the command line and the shell set.
+fn slab_faults() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has(r"^interval +3$"),
+        has(r"^times +-1$"),
+        has(r"^cache-filter +on$"),
+        has(r"^cache +kmalloc-64$"),
+        has(r"^fault: no cache is called 'nobody'$"),
+        Check::HasNot("=== REPORT".into()),
+    ];
+    let cmdline = r#"failslab=3,0,0,-1 run="fault slab; fault slab cache +nobody; fault slab cache-filter on; fault slab cache +kmalloc-64; fault slab""#;
+    quick("slab-faults", Action::Boot(boot(small(), cmdline, checks)))
 }
 
 /// Fewer CPUs than there are.
