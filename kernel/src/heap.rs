@@ -146,6 +146,12 @@ pub fn init() {
     BOOT_HEAP.start.store(start.addr(), Ordering::Relaxed);
 }
 
+/// Memory of the boot heap, as early code gets it: for tests of what becomes of it. To be given back as
+/// any other.
+pub fn alloc_early(layout: Layout) -> Option<NonNull<u8>> {
+    BOOT_HEAP.alloc(layout)
+}
+
 /// Bytes of the boot heap in use, and bytes free.
 pub fn usage() -> (usize, usize) {
     let heap = BOOT_HEAP.heap.lock();

@@ -58,14 +58,13 @@ pub fn try_slabs() -> Option<&'static KernelSlabs> {
 
 /// Makes the allocator, as the command line wants it, and moves `alloc` from the boot heap to
 /// it. Boot CPU, once, when there are a page allocator and per-CPU memory, and before anything
-/// runs beside it. (Not inlined: what it moves into place is large, and boot's stack is not.)
+/// runs beside it.
 #[inline(never)]
 pub fn start() {
     assert!(!READY.load(Ordering::Relaxed), "slabs start once only");
-    // SAFETY: the page allocator is there for ever; nothing uses the allocator before `READY`.
-    let slabs = unsafe { Slabs::new(mm()) };
-    // SAFETY: nobody reads it before READY, and only the boot CPU comes here, once.
-    let slabs = unsafe { &*(*SLABS.0.get()).write(slabs) };
+    // SAFETY: nobody reads it before READY, and only the boot CPU comes here, once. The page
+    // allocator is there for ever.
+    let slabs = unsafe { Slabs::new_in(&mut *SLABS.0.get(), mm()) };
     let line = boot::command_line().slab;
     slabs.debug().set_seed(tsc::read());
     slabs.debug().set_hardened(line.hardened);

@@ -18,10 +18,7 @@ use super::{
     Flags, KmemCache, Machine, Slabs, Spec, arrows, create,
     create::Plan,
     debug, deferred, discard,
-    kmalloc::{
-        KmallocCaches,
-        size::{NAMES, SIZES, align_of},
-    },
+    kmalloc::size::{NAMES, SIZES, align_of},
     late::Gone,
     node::Node,
     registry::Registry,
@@ -48,13 +45,6 @@ struct BootCache<M: Machine> {
 }
 
 impl<M: Machine> BootCache<M> {
-    const fn new() -> Self {
-        Self {
-            cache: UnsafeCell::new(MaybeUninit::uninit()),
-            nodes: [const { UnsafeCell::new(MaybeUninit::uninit()) }; MAX_NODES],
-        }
-    }
-
     #[inline]
     fn at(&self) -> NonNull<KmemCache<M>> {
         // SAFETY: the address of a part of this.
@@ -79,21 +69,52 @@ impl<M: Machine> Slabs<M> {
     /// [`set_merging`](Self::set_merging) and the switches of debugging is called before
     /// that has returned `Ok`.
     pub unsafe fn new(mm: &Mm<M>) -> Self {
-        Self {
-            mm: NonNull::from(mm),
-            frames: *mm.frames(),
-            rcu: AtomicPtr::new(null_mut()),
-            early_discards: discard::EarlyDiscards::default(),
-            arrows: arrows::Arrows::new(),
-            deferred: deferred::Deferred::new(*mm.frames()),
-            debug: debug::Switches::new(),
-            registry: Registry::new(),
-            gone: Gone::new(),
-            boot: BootCaches {
-                cache: BootCache::new(),
-                node: BootCache::new(),
-            },
-            kmalloc: KmallocCaches::new(),
+        let mut place = MaybeUninit::uninit();
+        // SAFETY: as the caller promises; all of it is written.
+        unsafe {
+            Self::new_in(&mut place, mm);
+            place.assume_init()
+        }
+    }
+
+    /// [`new`](Self::new) in its place: it is too large to be moved about on a stack of the
+    /// kernel's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    #[inline(never)]
+    pub unsafe fn new_in<'a>(place: &'a mut MaybeUninit<Self>, mm: &Mm<M>) -> &'a Self {
+        // A field that is added has to be written below: this does not compile without it.
+        let _ = |all: &Self| {
+            let Self {
+                mm: _,
+                frames: _,
+                rcu: _,
+                early_discards: _,
+                arrows: _,
+                deferred: _,
+                debug: _,
+                registry: _,
+                gone: _,
+                boot: _,
+                kmalloc: _,
+            } = all;
+        };
+        let this = place.as_mut_ptr();
+        // SAFETY: parts of `place`, each written once. What is left out, memory for the first
+        // caches, may be anything.
+        unsafe {
+            (&raw mut (*this).mm).write(NonNull::from(mm));
+            (&raw mut (*this).frames).write(*mm.frames());
+            (&raw mut (*this).rcu).write(AtomicPtr::new(null_mut()));
+            (&raw mut (*this).early_discards).write(discard::EarlyDiscards::default());
+            (&raw mut (*this).arrows).write(arrows::Arrows::new());
+            (&raw mut (*this).deferred).write(deferred::Deferred::new(*mm.frames()));
+            (&raw mut (*this).debug).write(debug::Switches::new());
+            (&raw mut (*this).registry).write(Registry::new());
+            (&raw mut (*this).gone).write(Gone::new());
+            place.assume_init_ref()
         }
     }
 

@@ -34,11 +34,6 @@ pub const ZERO_SIZE: NonNull<u8> =
 pub(crate) struct KmallocCaches<M: Machine>([UnsafeCell<MaybeUninit<KmemCache<M>>>; SIZES.len()]);
 
 impl<M: Machine> KmallocCaches<M> {
-    /// Not there yet.
-    pub const fn new() -> Self {
-        Self([const { UnsafeCell::new(MaybeUninit::uninit()) }; SIZES.len()])
-    }
-
     /// Where the cache of a class lies.
     #[inline(always)]
     pub fn at(&self, class: usize) -> NonNull<KmemCache<M>> {

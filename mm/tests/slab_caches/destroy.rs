@@ -259,6 +259,11 @@ fn sheaves_of_a_cpu_that_goes_are_given_back() {
         Hosted::offline(second, || ());
         // SAFETY: it does not run until it is brought back.
         unsafe { slabs.flush_offline(second) };
+        // Those that are online are asked for theirs.
+        cache.shrink();
+        let nodes = world.mm().nodes();
+        let counts = nodes.iter().filter_map(|node| cache.node_counts(node));
+        assert_eq!(counts.map(|counts| counts.slabs).sum::<u64>(), 0);
         Hosted::online(second, || ());
     });
     world.machine.run_on_all(|_| {
