@@ -188,6 +188,10 @@ fn drops_may_race_the_end_of_the_cache() {
     let memory = Memory::builder().node(16 * MIB).node(16 * MIB);
     let machine = Machine::builder().cpus(4).nodes(2);
     let world = World::new(machine, memory);
+    // Interrupts that take long, so that a drop may take as long as a destruction.
+    let _slow = world.machine.on_interrupt(8, || {
+        std::thread::sleep(std::time::Duration::from_micros(20));
+    });
     let mut leaks = 0;
     for round in 0..rounds(2000, 40) {
         let cache =

@@ -237,7 +237,7 @@ pub fn a_cpu_that_goes_keeps_nothing(_: &mut Ctx) -> Outcome {
     else {
         kskip!("there is only one CPU, which stays");
     };
-    let cache = create("slab-hotplug", 500, Flags::empty())?;
+    let cache = create("slab-hotplug", 504, Flags::empty())?;
     for _ in 0..rounds(20, 2) {
         smp::call_on(cpu, &|| {
             let objects: [_; 20] = core::array::from_fn(|_| cache.alloc(Gfp::ATOMIC));
