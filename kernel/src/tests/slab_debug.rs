@@ -1,8 +1,9 @@
 //! Debug caches in the kernel: silent under load with every set of flags, callers by name, and
 //! allocations that are made to fail. Planted faults are in [`slub_kunit`](super::slub_kunit).
 
+use alloc::vec::Vec;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use mm::Gfp;
 use mm::fault::{Knobs, Marks, SlabFaults};
@@ -11,6 +12,7 @@ use mm::slab::{Flags, KmemCache, Spec};
 use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kunit_suite, rounds};
 use crate::machine::Kernel;
 use crate::memory::slab::slabs;
+use crate::sched::{Builder, JoinHandle};
 use crate::{boot, sched, smp, symbols};
 
 kunit_suite! {
@@ -70,41 +72,58 @@ fn destroy(cache: &Cache) -> Outcome {
     Ok(())
 }
 
-/// Every CPU allocates and frees in interrupts, each object filled by its user, while this thread
-/// looks at the cache again and again.
-fn silent_on_all_cpus(_: &mut Ctx, flags: Flags) -> Outcome {
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Allocates objects, fills and frees them until it is to stop. How many others have written to.
+fn user(cache: &Cache, own: u8) -> u64 {
     const OBJECTS: usize = 20;
-    let damaged = AtomicU64::new(0);
-    for size in [24, 200] {
-        let cache = create(size, flags)?;
-        for round in 0..rounds(200, 5) {
-            smp::call_all(&|| {
-                let mut held: [Option<NonNull<u8>>; OBJECTS] = [None; OBJECTS];
-                let own = smp::this_cpu().number() as u8 ^ round as u8;
-                for place in &mut held {
-                    *place = cache.alloc(Gfp::ATOMIC);
-                    // SAFETY: just allocated, of this size.
-                    place.iter().for_each(|object| unsafe {
-                        object.write_bytes(own, size);
-                    });
-                }
-                for object in held.into_iter().flatten() {
-                    // SAFETY: this CPU's, of this size.
-                    let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), size) };
-                    if bytes.iter().any(|byte| *byte != own) {
-                        // Relaxed: read when all have ended.
-                        damaged.fetch_add(1, Ordering::Relaxed);
-                    }
-                    // SAFETY: as above.
-                    unsafe { cache.free(object) };
-                }
+    let size = cache.layout().object_size as usize;
+    let mut damaged = 0;
+    // Relaxed: what is to stop is waited for.
+    while !STOP.load(Ordering::Relaxed) {
+        let mut held: [Option<NonNull<u8>>; OBJECTS] = [None; OBJECTS];
+        for place in &mut held {
+            *place = cache.alloc(Gfp::ATOMIC);
+            // SAFETY: just allocated, of this size.
+            place.iter().for_each(|object| unsafe {
+                object.write_bytes(own, size);
             });
-            kassert_eq!(cache.validate(), 0);
         }
-        kassert_eq!(damaged.load(Ordering::Relaxed), 0);
-        destroy(cache)?;
+        for object in held.into_iter().flatten() {
+            // SAFETY: this thread's, of this size.
+            let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), size) };
+            damaged += u64::from(bytes.iter().any(|byte| *byte != own));
+            // SAFETY: as above.
+            unsafe { cache.free(object) };
+        }
     }
-    Ok(())
+    damaged
+}
+
+/// A thread on every CPU uses a cache, while this one looks at it again and again.
+fn silent_on_all_cpus(_: &mut Ctx, flags: Flags) -> Outcome {
+    let cache = create(72, flags)?;
+    STOP.store(false, Ordering::Relaxed);
+    let mut threads = Vec::new();
+    for cpu in smp::online() {
+        let own = cpu.number() as u8 + 1;
+        let thread = Builder::new()
+            .on(cpu)
+            .spawn(format_args!("slab user"), move || user(cache, own));
+        threads.extend(thread);
+    }
+    let mut faults = 0;
+    for _ in 0..rounds(200, 2) {
+        faults += cache.validate();
+        sched::sleep_ns(100_000);
+    }
+    STOP.store(true, Ordering::Relaxed);
+    let started = threads.len();
+    let damaged: u64 = threads.into_iter().map(JoinHandle::join).sum();
+    kassert_eq!((faults, damaged), (0, 0));
+    kassert_eq!(started, smp::online().count());
+    kassert_eq!(cache.validate(), 0);
+    destroy(cache)
 }
 
 #[inline(never)]

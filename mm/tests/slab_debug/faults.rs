@@ -171,3 +171,42 @@ fn by_interval_and_times_and_task() {
         nothing_said();
     });
 }
+
+/// Several objects at once are one point, and what is in a prefilled sheaf never fails.
+#[test]
+fn filling_fails_and_what_is_there_does_not() {
+    let world = World::small();
+    world.run(|slabs| {
+        for flags in [Flags::NO_MERGE, U] {
+            let spec = Spec::new("filled", 64).flags(flags);
+            let cache = slabs.create(&spec).unwrap();
+            let mut prefilled = cache.prefill(Gfp::ATOMIC, 10).unwrap();
+            assert!(slabs.set_failslab("filled", true));
+            // Memory of sheaves is there all the same.
+            slabs.faults(|slab| {
+                slab.set("cache-filter", "on").unwrap();
+                slab.set("times", "-1").unwrap();
+                slab.set("probability", "100").unwrap();
+            });
+            let failures = || slabs.faults(|slab| slab.attr.failures());
+            let before = failures();
+            assert!(cache.prefill(Gfp::ATOMIC, 3).is_none());
+            assert_eq!(failures(), before + 1);
+            let mut room = [MaybeUninit::uninit(); 20];
+            assert_eq!(cache.alloc_bulk(Gfp::ATOMIC, &mut room), 0);
+            assert_eq!(failures(), before + 2);
+            assert!(prefilled.refill(Gfp::ATOMIC, 10), "that is there");
+            assert!(!prefilled.refill(Gfp::ATOMIC, prefilled.len() + 1));
+            assert_eq!(failures(), before + 3);
+            let objects: Vec<_> = (0..10)
+                .map(|_| prefilled.alloc(Gfp::ATOMIC).expect("prefilled"))
+                .collect();
+            assert_eq!(failures(), before + 3);
+            drop(prefilled);
+            objects.into_iter().for_each(|object| free(cache, object));
+            off(slabs);
+            destroy(cache);
+        }
+        nothing_said();
+    });
+}

@@ -10,6 +10,8 @@
 
 use core::{panic::Location, ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
+use platform::Mark;
+
 use super::super::{
     Flags, Hooks, KmemCache, Machine, Mode, Place, Slab,
     list::SlabList,
@@ -225,6 +227,7 @@ impl<M: Machine> KmemCache<M> {
                 self.zero(object);
             }
             self.set_state(object, State::Free);
+            M::mark(Mark::Step);
             self.fill_patterns(object, State::Free, 0);
             if let Some(track) = track {
                 self.set_track(object, Which::Free, track);

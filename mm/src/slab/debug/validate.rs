@@ -11,6 +11,8 @@
 //! round ends. It may be that a slab moves between lists behind the search's back, and is
 //! found in the next pass: a round ends when a pass found nothing to look at.
 
+use platform::Mark;
+
 use super::super::{
     KmemCache, Machine, Mode, Slab,
     node::{Lists, Node},
@@ -63,6 +65,7 @@ impl<M: Machine> KmemCache<M> {
         let mut free = 0;
         let mut isolated = 0;
         for index in 0..self.layout.objects_of(slab.order()) {
+            M::mark(Mark::Step);
             let object = self.object_at(slab, index);
             // SAFETY: an object of the slab. All on the freelist are free, or have been put
             // right above; what has no state is not there.
