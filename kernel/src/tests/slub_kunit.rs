@@ -211,8 +211,8 @@ const BY: &[(&str, RawKind)] = &[("interrupts", RawKind::Irq), ("nmis", RawKind:
 /// kmalloc and kfree all the while, interrupted by a handler that does the same without locks.
 /// (Linux skips this case on emulators: it takes its interrupts from performance counters.)
 fn test_kmalloc_kfree_nolock(_: &mut Ctx, kind: RawKind) -> Outcome {
-    /// Objects that are held at a time: sheaves run empty and full.
-    const OBJECTS: usize = 100;
+    /// Objects that are held at a time: more than a sheaf has, so that sheaves run empty and full.
+    const OBJECTS: usize = 70;
     let [done, nothing, damaged, refused] = [const { AtomicU64::new(0) }; 4];
     // Relaxed: read when everything has ended.
     let add = |count: &AtomicU64| {
@@ -234,9 +234,9 @@ fn test_kmalloc_kfree_nolock(_: &mut Ctx, kind: RawKind) -> Outcome {
     };
     let mut objects = [None; OBJECTS];
     let length = if time::is_exact() {
-        4_000
+        600
     } else {
-        rounds(4_000, 400) as u32
+        rounds(4_000, 150) as u32
     };
     let swept = sweep(kind, 1, length, &handler, || {
         // The timer is taken, so nobody sleeps here.
