@@ -2,15 +2,20 @@
 
 use core::ptr::NonNull;
 
-use mm::slab::{
-    CreateError, Flags, KmemCache, Slabs, Spec,
-    create::{MAX_CAPACITY, default_capacity},
-    kmalloc::SIZES,
-    name::Name,
+use mm::{
+    Gfp,
+    fault::Knobs,
+    hosted::Memory,
+    slab::{
+        CreateError, Flags, KmemCache, Slabs, Spec,
+        create::{MAX_CAPACITY, default_capacity},
+        kmalloc::SIZES,
+        name::Name,
+    },
 };
-use platform::hosted::Hosted;
+use platform::hosted::{Hosted, Machine};
 
-use crate::world::{World, free, take};
+use crate::world::{MIB, World, free, take};
 
 #[track_caller]
 fn refused(slabs: &Slabs<Hosted>, spec: &Spec<'_>) -> CreateError {
@@ -169,31 +174,70 @@ fn creation_without_memory_leaves_nothing() {
                 ..spec
             };
             others.push(slabs.create(&other).unwrap());
-            world.mm().debug().faults(|page| {
-                page.fail_nth(0);
-                page.attr.configure(&mm::fault::Knobs {
+            for pages in 0..3 {
+                // So many for what comes first.
+                let knobs = Knobs {
                     probability: 100,
+                    space: pages,
                     times: -1,
-                    ..mm::fault::Knobs::OFF
+                    ..Knobs::OFF
+                };
+                world.mm().debug().faults(|page| {
+                    page.fail_nth(0);
+                    page.attr.configure(&knobs);
                 });
-            });
-            let caches = slabs.caches().iter().count();
-            let result = slabs.create(&spec);
-            world.mm().debug().faults(|page| {
-                page.attr.configure(&mm::fault::Knobs::OFF);
-            });
-            match result {
-                Ok(cache) => destroy(slabs, cache),
-                Err(error) => {
-                    assert_eq!(error, CreateError::NoMemory);
-                    assert_eq!(slabs.caches().iter().count(), caches);
-                    failures += 1;
+                let caches = slabs.caches().iter().count();
+                let result = slabs.create(&spec);
+                world
+                    .mm()
+                    .debug()
+                    .faults(|page| page.attr.configure(&Knobs::OFF));
+                match result {
+                    Ok(cache) => destroy(slabs, cache),
+                    Err(error) => {
+                        assert_eq!(error, CreateError::NoMemory);
+                        assert_eq!(slabs.caches().iter().count(), caches);
+                        failures += 1;
+                    }
                 }
             }
         }
         assert!(failures > 0, "no creation needed pages");
         others.into_iter().for_each(|cache| destroy(slabs, cache));
     });
+    world.take_reports(mm::report::Kind::OutOfMemory);
+}
+
+/// Parts on nodes run out in the middle of a creation: those that were there go back.
+#[test]
+fn creation_that_ends_in_the_middle_leaves_nothing() {
+    let memory = Memory::builder().node(16 * MIB).node(16 * MIB);
+    let memory = memory.node(16 * MIB);
+    let world = World::new(Machine::builder().cpus(2).nodes(3), memory);
+    let spec = Spec::new("half", 72).flags(Flags::NO_MERGE);
+    world.run(|slabs| {
+        // There is a descriptor for it.
+        let cache = slabs.create(&spec).unwrap();
+        destroy(slabs, cache);
+    });
+    world.fail_pages(Some(0));
+    world.run(|slabs| {
+        let parts: *const KmemCache<Hosted> = slabs.caches().find("kmem_cache_node").unwrap();
+        // SAFETY: it is there for ever.
+        let parts = unsafe { &*parts };
+        let all = || std::iter::from_fn(|| parts.alloc(Gfp::KERNEL | Gfp::NOWARN));
+        let mut taken: Vec<NonNull<u8>> = all().collect();
+        for spare in 0..3 {
+            free(parts, taken.split_off(taken.len() - spare));
+            let error = slabs.create(&spec).map(KmemCache::id);
+            assert_eq!(error, Err(CreateError::NoMemory));
+            let left: Vec<NonNull<u8>> = all().collect();
+            assert_eq!(left.len(), spare);
+            taken.extend(left);
+        }
+        free(parts, taken);
+    });
+    world.fail_pages(None);
     world.take_reports(mm::report::Kind::OutOfMemory);
 }
 

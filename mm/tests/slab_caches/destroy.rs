@@ -9,10 +9,10 @@ use mm::{
     Use,
     hosted::{Memory, Reports},
     report::Kind,
-    slab::{Flags, KmemCache, Slabs, Spec},
+    slab::{CacheLock, Flags, KmemCache, Slabs, Spec},
 };
 use platform::{
-    CpuId, Platform,
+    CpuId, IrqsOff, Platform,
     hosted::{Hosted, Machine},
 };
 
@@ -175,6 +175,40 @@ fn destruction_waits_for_deferred_frees() {
         });
         // SAFETY: the test's, and not used any more.
         world.run(|slabs| unsafe { slabs.destroy(cache) }).unwrap();
+    }
+}
+
+/// One that is deferred on a CPU that keeps its interrupts off until the destruction is under way.
+#[test]
+fn destruction_waits_for_a_deferred_free_of_another_cpu() {
+    let memory = Memory::builder().node(16 * MIB);
+    let world = World::new(Machine::builder().cpus(2), memory);
+    for _ in 0..10 {
+        let cache = world.run(|slabs| {
+            // Without sheaves, so that the free needs the list.
+            let spec = Spec::new("deferred", 200).sheaf_capacity(0);
+            slabs.create(&spec).unwrap()
+        });
+        let go = AtomicU32::new(0);
+        world.machine.run_on_all(|cpu| {
+            if cpu == CpuId::BOOT {
+                while go.load(Ordering::Acquire) == 0 {
+                    Hosted::yield_now();
+                }
+                // SAFETY: the free came before, and nothing is used any more.
+                unsafe { world.slabs().destroy(cache) }.unwrap();
+                return;
+            }
+            let object = take(cache, 1)[0];
+            let irqs_off = IrqsOff::<Hosted>::disable();
+            cache.while_locked(CacheLock::Lists, || {
+                // SAFETY: the test's.
+                unsafe { cache.free_nolock(object) };
+            });
+            go.store(1, Ordering::Release);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            drop(irqs_off);
+        });
     }
 }
 

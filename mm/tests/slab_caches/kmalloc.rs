@@ -285,36 +285,50 @@ fn krealloc_without_memory_changes_nothing() {
 /// Each layout that there may be.
 #[test]
 fn layouts_are_aligned_as_they_say() {
-    let world = World::small();
+    World::small().run(check_layouts);
+}
+
+/// Also where there are red zones before objects.
+#[test]
+fn layouts_are_aligned_with_red_zones() {
+    let memory = Memory::builder().node(32 * MIB);
+    let world = World::asleep(Machine::builder().cpus(2), memory);
     world.run(|slabs| {
-        for shift in 0..=20 {
-            let align = 1_usize << shift;
-            for size in [0, 1, 8, 33, 90, 100, 129, 180, 3000, 5000, 8192, 9000] {
-                let layout = Layout::from_size_align(size, align).unwrap();
-                let memory = slabs.alloc_layout(layout, Gfp::KERNEL).unwrap();
-                if size == 0 {
-                    assert_eq!(memory, ZERO_SIZE);
-                    continue;
-                }
-                assert!(is_aligned(memory, align), "{layout:?}");
-                fill(memory, size, 5);
-                let larger = size * 3;
-                // SAFETY: the test's.
-                let moved = unsafe { slabs.realloc_layout(memory, layout, larger, Gfp::KERNEL) };
-                let moved = moved.unwrap();
-                assert!(is_aligned(moved, align), "{layout:?}");
-                assert!(all(moved, size, 5));
-                let layout = Layout::from_size_align(larger, align).unwrap();
-                // SAFETY: the test's.
-                let back = unsafe { slabs.realloc_layout(moved, layout, size, Gfp::KERNEL) };
-                let back = back.unwrap();
-                assert!(is_aligned(back, align) && all(back, size, 5));
-                free(slabs, back);
-            }
-        }
-        let layout = Layout::from_size_align(1, 2 * BLOCK).unwrap();
-        assert_eq!(slabs.alloc_layout(layout, Gfp::KERNEL | Gfp::NOWARN), None);
+        slabs.debug().set_slub_debug("Z").unwrap();
+        // SAFETY: once.
+        unsafe { slabs.start() }.unwrap();
+        check_layouts(slabs);
     });
+}
+
+fn check_layouts(slabs: &Slabs<Hosted>) {
+    for shift in 0..=20 {
+        let align = 1_usize << shift;
+        for size in [0, 1, 8, 33, 90, 100, 129, 180, 3000, 5000, 8192, 9000] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            let memory = slabs.alloc_layout(layout, Gfp::KERNEL).unwrap();
+            if size == 0 {
+                assert_eq!(memory, ZERO_SIZE);
+                continue;
+            }
+            assert!(is_aligned(memory, align), "{layout:?}");
+            fill(memory, size, 5);
+            let larger = size * 3;
+            // SAFETY: the test's.
+            let moved = unsafe { slabs.realloc_layout(memory, layout, larger, Gfp::KERNEL) };
+            let moved = moved.unwrap();
+            assert!(is_aligned(moved, align), "{layout:?}");
+            assert!(all(moved, size, 5));
+            let layout = Layout::from_size_align(larger, align).unwrap();
+            // SAFETY: the test's.
+            let back = unsafe { slabs.realloc_layout(moved, layout, size, Gfp::KERNEL) };
+            let back = back.unwrap();
+            assert!(is_aligned(back, align) && all(back, size, 5));
+            free(slabs, back);
+        }
+    }
+    let layout = Layout::from_size_align(1, 2 * BLOCK).unwrap();
+    assert_eq!(slabs.alloc_layout(layout, Gfp::KERNEL | Gfp::NOWARN), None);
 }
 
 /// What is not kmalloc's is refused with a report; objects of any cache are taken.

@@ -1,6 +1,5 @@
 //! When memory is short: fallback, watermarks, shrinkers, the report.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mm::frame::MAX_ORDER;
@@ -202,13 +201,15 @@ fn shrinker_is_called(_: &mut Ctx) -> Outcome {
     let before = used(mm());
     kassert!(HOARD.fill() > 0);
     kassert_ok!(mm().register_shrinker(&HOARD));
-    // As long as there is something in the hoard, there is memory.
-    let mut got = Vec::with_capacity(64);
+    let mut got = Taken(None);
     let all = take_all(first_node(), Gfp::NOWAIT);
     let asked = HOARD.asked.load(Ordering::Relaxed);
-    while got.len() < 64 {
+    // As long as there is something in the hoard, there is memory. Others are asked before it.
+    let mut count = 0;
+    while count < 64 || HOARD.asked.load(Ordering::Relaxed) == asked {
         let page = Pages::alloc(mm(), Gfp::KERNEL | Gfp::NOWARN, 0, Use::Pages);
-        got.push(kassert_ok!(page, "after {} pages", got.len()));
+        got.push(kassert_ok!(page, "after {count} pages"));
+        count += 1;
     }
     let asked = HOARD.asked.load(Ordering::Relaxed) - asked;
     // Who may not sleep does not get it.
