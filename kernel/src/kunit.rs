@@ -43,7 +43,7 @@ pub use plan::suites;
 pub use runner::{list, run, run_from_command_line};
 #[doc(hidden)]
 pub(crate) use values::Over;
-pub use values::{CpuPairs, OnlineCpus, Params};
+pub use values::{CpuPairs, OnlineCpus, Params, Values};
 
 use crate::report::Kind;
 

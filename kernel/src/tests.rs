@@ -29,6 +29,8 @@ mod rcu_stall;
 mod rcu_torture;
 mod slab;
 mod slab_debug;
+mod slab_stress;
+mod slab_sweep;
 mod slub_kunit;
 mod stacks;
 mod sweep;

@@ -1,0 +1,191 @@
+//! The slab allocator under everything at once: all CPUs allocate and free each other's
+//! objects one by one, in bulk and by prefilled sheaves, also from interrupts and NMIs that come
+//! in the middle of it; caches are created and destroyed, CPUs go and come back. At the end all
+//! objects are back.
+
+mod objects;
+mod steps;
+
+use alloc::{format, string::String, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use kernel_base::rng::Rng;
+use platform::{CpuId, CpuMask, SpawnError};
+
+use self::{
+    objects::Pool,
+    steps::{Seen, Worker},
+};
+use crate::{
+    boot, hotplug,
+    kunit::{self, Ctx, Outcome, Values, kassert, kassert_eq, kassert_ok, knote, kunit_suite},
+    sched, smp, time,
+};
+
+kunit_suite! {
+    name: "slab_stress",
+    cases: [
+        everything_at_once => { over: Parts },
+        cpus_stay,
+    ],
+}
+
+/// Milliseconds of one part, in full and in daily work.
+const FULL_MS: u64 = 30_000;
+const QUICK_MS: u64 = 700;
+/// Parts of a long run where there are this many CPUs: ten minutes.
+const PARTS: usize = 20;
+const MANY: usize = 8;
+
+/// A long run is cut into parts, so that each ends within the time of a case, and what is
+/// wrong is found soon after it went wrong.
+struct Parts;
+
+impl Values for Parts {
+    type Value = u64;
+
+    fn count(&self) -> usize {
+        let long = boot::command_line().kunit_percent == Some(100);
+        if long && smp::cpus().count() >= MANY && !time::is_exact() {
+            PARTS
+        } else {
+            1
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("part{index}")
+    }
+
+    fn value(&self, index: usize) -> Option<u64> {
+        (index < self.count()).then_some(index as u64)
+    }
+}
+
+/// Where instructions are counted each of the guest's seconds takes many of ours.
+fn duration_ns() -> u64 {
+    let duration = kunit::rounds(FULL_MS, QUICK_MS) * 1_000_000;
+    if time::is_exact() {
+        duration / 8
+    } else {
+        duration
+    }
+}
+
+fn everything_at_once(ctx: &mut Ctx, part: u64) -> Outcome {
+    run(ctx.rng().next_u64() ^ part, true)
+}
+
+/// Without CPUs that go, all of them are busy all the time.
+fn cpus_stay(ctx: &mut Ctx) -> Outcome {
+    run(ctx.rng().next_u64(), false)
+}
+
+/// CPUs that were taken away come back, however this ends.
+struct AllBack;
+
+impl Drop for AllBack {
+    fn drop(&mut self) {
+        for cpu in smp::cpus().without(CpuId::BOOT) {
+            // Most are online already.
+            let _ = hotplug::on(cpu);
+        }
+    }
+}
+
+fn run(seed: u64, moves: bool) -> Outcome {
+    let pool = Arc::new(kassert_ok!(Pool::new()));
+    let seen = kassert_ok!(stress(&pool, seed, moves));
+    let damaged = pool.empty();
+    knote!("{seen:?}");
+    kassert_eq!((seen.damaged, seen.wrong_node, damaged), (0, 0, 0));
+    // There is enough memory; only who may not wait goes without now and then.
+    kassert!(seen.allocated > seen.none, "mostly no memory");
+    for (what, count) in [
+        ("objects in bulk", seen.bulk),
+        ("prefilled objects", seen.prefilled),
+        ("caches", seen.caches),
+        ("objects of interrupts", seen.interrupts),
+        ("objects of NMIs", seen.nmis),
+    ] {
+        kassert!(count > 0, "no {what}");
+    }
+    let pool = Arc::into_inner(pool);
+    let left = pool.map(Pool::end);
+    kassert_eq!(left, Some(Ok(())), "the caches have something left");
+    Ok(())
+}
+
+/// Every CPU works for a while; meanwhile others interrupt it, and CPUs go. `Err`: no thread.
+fn stress(pool: &Arc<Pool>, seed: u64, moves: bool) -> Result<Seen, SpawnError> {
+    let _back = AllBack;
+    let until = time::now_ns() + duration_ns();
+    let mut rng = Rng::new(seed);
+    let working = Arc::new(AtomicU64::new(0));
+    let mut threads = Vec::new();
+    let mut started = Ok(());
+    for number in 0..smp::online().count() {
+        let (pool, own) = (Arc::clone(pool), Arc::clone(&working));
+        let rng = rng.split();
+        working.fetch_add(1, Ordering::Relaxed);
+        let thread = sched::Builder::new().spawn(format_args!("slab stress {number}"), move || {
+            let mut worker = Worker::new(&pool, rng);
+            while time::now_ns() < until {
+                worker.step();
+            }
+            let seen = worker.end();
+            drop(pool);
+            // Release: with the Acquire below, the pool is given back.
+            own.fetch_sub(1, Ordering::Release);
+            seen
+        });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                working.fetch_sub(1, Ordering::Relaxed);
+                started = Err(error);
+            }
+        }
+    }
+    let interrupted = AtomicU64::new(0);
+    let damaged = AtomicBool::new(false);
+    while working.load(Ordering::Acquire) > 0 {
+        if moves {
+            move_one(&mut rng);
+        }
+        let seed = rng.next_u64();
+        smp::call_all(&|| {
+            let mut rng = Rng::new(seed ^ u64::from(smp::this_cpu().number()));
+            let seen = pool.interrupt(&mut rng, objects::From::Irq);
+            interrupted.fetch_add(seen.0, Ordering::Relaxed);
+            damaged.fetch_or(seen.1 > 0, Ordering::Relaxed);
+        });
+        sched::sleep_ns(200_000);
+    }
+    let mut all = Seen::default();
+    for thread in threads {
+        all.add(&thread.join());
+    }
+    started?;
+    all.interrupts += interrupted.load(Ordering::Relaxed);
+    all.damaged += u64::from(damaged.load(Ordering::Relaxed));
+    Ok(all)
+}
+
+/// Takes a CPU away, or brings one back.
+fn move_one(rng: &mut Rng) {
+    let others: CpuMask = smp::cpus().without(CpuId::BOOT);
+    if others.is_empty() {
+        return;
+    }
+    let index = rng.below(others.count() as u64) as usize;
+    let Some(cpu) = others.iter().nth(index) else {
+        return;
+    };
+    // A thread that holds on to the CPU may make it stay: then another time.
+    let _ = if smp::online().contains(cpu) {
+        hotplug::off(cpu)
+    } else {
+        hotplug::on(cpu)
+    };
+}
