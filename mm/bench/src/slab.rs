@@ -12,6 +12,9 @@ use crate::{
     lone::{Lone, slabs},
 };
 
+/// What one row does.
+type Work = fn(&Clock, u64) -> Result<(), Failure>;
+
 /// Operations in a round.
 pub const OPS: u64 = 200_000;
 /// Operations whose instructions are counted, where each is like the next.
@@ -132,7 +135,7 @@ pub fn rows() -> Vec<Row> {
             move |clock, ops| with_cache(256, |cache| bulk(cache, clock, count, ops)),
         ));
     }
-    let kmallocs: [(usize, fn(&Clock, u64) -> Result<(), Failure>); 4] = [
+    let kmallocs: [(usize, Work); 4] = [
         (8, kmalloc::<8>),
         (64, kmalloc::<64>),
         (512, kmalloc::<512>),
