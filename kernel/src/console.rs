@@ -141,6 +141,15 @@ pub fn read_byte() -> Option<u8> {
 
 /// Waits for a byte. Task context; the thread sleeps meanwhile.
 pub fn wait_byte() -> u8 {
+    loop {
+        if let Some(byte) = wait_byte_until(u64::MAX) {
+            return byte;
+        }
+    }
+}
+
+/// [`wait_byte`] until a time, in [`time::now_ns`]; `None`: nothing came.
+pub fn wait_byte_until(deadline_ns: u64) -> Option<u8> {
     /// How often a port without interrupts is looked at.
     const POLL_NS: u64 = 5_000_000;
     let mut byte = None;
@@ -149,12 +158,15 @@ pub fn wait_byte() -> u8 {
             byte = read_byte();
             byte.is_some()
         };
-        if BY_INTERRUPT.load(Ordering::Relaxed) {
+        if BY_INTERRUPT.load(Ordering::Relaxed) && deadline_ns == u64::MAX {
             TYPED.wait_until(arrived);
+        } else if BY_INTERRUPT.load(Ordering::Relaxed) {
+            let _ = TYPED.wait_until_timeout(arrived, deadline_ns);
         } else {
-            let _ = TYPED.wait_until_timeout(arrived, time::now_ns() + POLL_NS);
+            let poll = time::now_ns() + POLL_NS;
+            let _ = TYPED.wait_until_timeout(arrived, poll.min(deadline_ns));
         }
-        if let Some(byte) = byte {
+        if byte.is_some() || time::now_ns() >= deadline_ns {
             return byte;
         }
     }

@@ -19,6 +19,9 @@
 //! What runs, in which order and how often is given by an [`Options`], made from
 //! the kernel command line or from the shell's `kunit` command.
 //!
+//! Behind its last case, and as a part of it, each suite has the whole heap walked
+//! ([`crate::memory::heap_walk`]): a suite that leaves it damaged fails.
+//!
 //! Cases run one at a time, on the boot CPU. Assertions may only be made in the
 //! case's thread, not in others or in functions run on other CPUs.
 

@@ -31,6 +31,7 @@ mod schedule;
 mod shell;
 mod smp;
 mod softirq;
+mod standstill;
 mod sweep;
 mod symbols;
 mod sync;

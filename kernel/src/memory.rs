@@ -7,6 +7,7 @@
 mod allocator;
 pub mod debug;
 pub mod frame_map;
+pub mod heap_walk;
 pub mod slab;
 mod summary;
 pub mod vmalloc;

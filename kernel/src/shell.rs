@@ -53,8 +53,9 @@ impl Status {
 /// The arguments of a command, without its name.
 pub type Args<'a> = &'a [String];
 
-/// Offers words that could be an argument, one by one.
-pub type Suggest = fn(&mut dyn FnMut(&str));
+/// Offers words that could be an argument, one by one. It is told how the word begins, and need
+/// not leave out what begins otherwise.
+pub type Suggest = fn(&str, &mut dyn FnMut(&str));
 
 /// A command. Made by [`shell_command!`].
 pub struct Command {
@@ -91,7 +92,7 @@ impl Command {
 ///     summary: "look up a symbol",
 ///     details: "",             // this and `complete` may be left out
 ///     arguments: (1, 1),
-///     complete: names,
+///     complete: names,         // or `complete_word`, which is told how the word begins
 ///     run: symbol,
 /// }
 /// ```
@@ -103,6 +104,7 @@ macro_rules! shell_command {
         $(details: $details:expr,)?
         arguments: $arguments:expr,
         $(complete: $complete:expr,)?
+        $(complete_word: $complete_word:expr,)?
         run: $run:expr $(,)?
     ) => {
         const _: () = {
@@ -112,7 +114,7 @@ macro_rules! shell_command {
                 summary: $summary,
                 details: concat!($($details)?),
                 arguments: $arguments,
-                complete: $crate::shell::shell_command!(@complete $($complete)?),
+                complete: $crate::shell::shell_command!(@complete $($complete)? $(; $complete_word)?),
                 run: $run,
             };
             #[used]
@@ -120,8 +122,14 @@ macro_rules! shell_command {
             static ENTRY: &$crate::shell::Command = &COMMAND;
         };
     };
-    (@complete) => { |_| {} };
-    (@complete $complete:expr) => { $complete };
+    (@complete) => { |_, _| {} };
+    (@complete ; $complete_word:expr) => { $complete_word };
+    (@complete $complete:expr) => {
+        |_, offer| {
+            let complete: fn(&mut dyn FnMut(&str)) = $complete;
+            complete(offer);
+        }
+    };
 }
 
 use shell_command;

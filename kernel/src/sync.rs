@@ -34,6 +34,8 @@ lock_class! {
     pub struct ThreadTable = ("thread table", 76);
     /// Free thread stacks.
     pub struct StackPool = ("stack pool", 77);
+    /// The table of a walk of the heap, during which nobody else runs.
+    pub struct HeapWalk = ("heap walk", 79);
     /// A CPU's timers. Alarms wake threads under it.
     pub struct Timers = ("timers", 85, nests);
     /// A CPU's ready threads.

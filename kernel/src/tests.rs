@@ -9,6 +9,7 @@ mod deferred;
 mod exceptions;
 mod files;
 mod heap;
+mod heap_walk;
 mod hotplug;
 mod ipi;
 mod kmalloc;

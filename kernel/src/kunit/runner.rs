@@ -12,6 +12,7 @@ use super::case_thread;
 use super::plan::{self, Planned};
 use super::planted::{self, Planted};
 use super::{Body, Case, Ctx, Hook, Options, Outcome, Stop, Suite, expect, output};
+use crate::memory::heap_walk;
 use crate::report::Kind;
 use crate::{boot, exit, sched, time};
 
@@ -171,6 +172,18 @@ fn run_round(
     output::end_run()
 }
 
+/// Walks the whole heap, as a part of a suite's last case. A fault is its suite's: that of an
+/// earlier one would have been found then.
+fn is_heap_sound(suite: &str) -> bool {
+    match heap_walk::walk() {
+        Ok(_) => true,
+        Err(error) => {
+            output::diagnostic(format_args!("heap after {suite}: {error}"));
+            false
+        }
+    }
+}
+
 /// A suite that is being run.
 struct SuiteRun<'a> {
     planned: &'a Planned,
@@ -206,6 +219,9 @@ impl<'a> SuiteRun<'a> {
                 && self.broken.is_none()
                 && let Err(Stop::Failed) = self.hook("teardown", suite.teardown)
             {
+                verdict = Verdict::Failed;
+            }
+            if index + 1 == last && !is_heap_sound(suite.name) {
                 verdict = Verdict::Failed;
             }
             output::end_case(case.name, &verdict);

@@ -13,6 +13,7 @@ mod machine;
 mod page_debug;
 mod rcu;
 mod rcutorture;
+mod slab;
 mod tests;
 mod threads;
 

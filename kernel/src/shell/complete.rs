@@ -21,7 +21,7 @@ pub fn candidates(before: &str) -> Candidates {
         None => registered().iter().for_each(|command| offer(command.name)),
         Some((name, _)) => {
             if let Some(command) = find(name) {
-                (command.complete)(&mut offer);
+                (command.complete)(word, &mut offer);
                 // Only if typed: it would make every other completion ambiguous.
                 if word.starts_with('-') {
                     offer("--help");

@@ -222,7 +222,10 @@ impl LineEditor {
             self.insert(character);
         }
         if !completion.is_partial() {
-            self.insert(' ');
+            // Behind a folder comes what is in it.
+            if !candidates.words.iter().all(|word| word.ends_with('/')) {
+                self.insert(' ');
+            }
         } else if added.is_empty() {
             self.show("\n");
             for word in &candidates.words {

@@ -1,10 +1,11 @@
 //! The files that the shell shows.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::files::{self, FILES, Found};
-use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kfail, kunit_suite};
+use crate::files::{self, Error, FILES, Kind};
+use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kunit_suite};
 use crate::memory;
 
 kunit_suite! {
@@ -12,6 +13,7 @@ kunit_suite! {
     cases: [
         names_are_in_order,
         folders_are_listed,
+        paths_are_completed,
         every_file_has_text,
         buddyinfo_is_what_is_free,
         meminfo_is_what_mem_says,
@@ -19,13 +21,22 @@ kunit_suite! {
     ],
 }
 
-fn text_of(path: &str) -> Result<String, Stop> {
-    let Some(Found::File(file)) = files::find(path) else {
-        kfail!("{path} is no file");
-    };
+/// A file's text.
+pub fn text_of(path: &str) -> Result<String, Stop> {
     let mut text = String::new();
-    kassert_eq!((file.write)(&mut text), Ok(()), "{path}");
+    kassert_eq!(files::show(path, &mut text), Ok(()), "{path}");
     Ok(text)
+}
+
+/// The names in a folder, folders with a `/`.
+pub fn names_in(path: &str) -> Result<Vec<String>, Stop> {
+    let mut names = Vec::new();
+    let listed = files::list(path, &mut |entry| {
+        let end = if entry.kind == Kind::Folder { "/" } else { "" };
+        names.push(format!("{}{end}", entry.name));
+    });
+    kassert_eq!(listed, Ok(()), "{path}");
+    Ok(names)
 }
 
 fn names_are_in_order(_: &mut Ctx) -> Outcome {
@@ -33,20 +44,46 @@ fn names_are_in_order(_: &mut Ctx) -> Outcome {
         kassert!(pair[0].path < pair[1].path, "{}", pair[1].path);
     }
     kassert!(FILES.iter().all(|file| file.path.starts_with('/')));
+    for folder in ["/", "/proc", "/sys", "/sys/kernel", "/sys/kernel/slab"] {
+        let names = names_in(folder)?;
+        kassert!(names.len() > 1 || folder == "/sys", "{folder}");
+        kassert!(names.is_sorted(), "{folder}: {names:?}");
+    }
     Ok(())
 }
 
 fn folders_are_listed(_: &mut Ctx) -> Outcome {
-    let list = |path| files::entries(path).collect::<Vec<_>>();
-    kassert!(list("/").contains(&"proc/"));
+    let has = |names: Vec<String>, name: &str| names.iter().any(|other| other == name);
+    kassert!(has(names_in("/")?, "proc/"));
+    kassert!(has(names_in("/sys/kernel")?, "slab/"));
     for path in ["/proc", "proc", "/proc/"] {
-        kassert!(list(path).contains(&"buddyinfo"), "{path}");
-        kassert!(matches!(files::find(path), Some(Found::Folder)), "{path}");
+        kassert!(has(names_in(path)?, "buddyinfo"), "{path}");
+        let shown = files::show(path, &mut String::new());
+        kassert_eq!(shown, Err(Error::IsFolder), "{path}");
     }
-    for path in ["/proc/buddyinfo", "/pro", "/proc/buddy"] {
-        kassert!(list(path).is_empty(), "{path}");
+    let list = |path| files::list(path, &mut |_| ());
+    kassert_eq!(list("/proc/buddyinfo"), Err(Error::NotFolder));
+    for path in ["/pro", "/proc/buddy", "/proc/nothing", "/sys/kernel/slabs"] {
+        kassert_eq!(list(path), Err(Error::Missing), "{path}");
+        let shown = files::show(path, &mut String::new());
+        kassert_eq!(shown, Err(Error::Missing), "{path}");
+        kassert_eq!(files::store(path, "1"), Err(Error::Missing), "{path}");
     }
-    kassert!(files::find("/pro").is_none() && files::find("/proc/nothing").is_none());
+    kassert_eq!(files::store("/proc/meminfo", "1"), Err(Error::ReadOnly));
+    kassert_eq!(files::store("/proc", "1"), Err(Error::IsFolder));
+    Ok(())
+}
+
+fn paths_are_completed(_: &mut Ctx) -> Outcome {
+    let offered = |word: &str| {
+        let mut paths = Vec::new();
+        files::complete(word, &mut |path| paths.push(String::from(path)));
+        paths
+    };
+    kassert_eq!(offered(""), ["/proc/", "/sys/"]);
+    kassert!(offered("/proc/b").contains(&String::from("/proc/buddyinfo")));
+    kassert!(offered("/sys/").contains(&String::from("/sys/kernel/")));
+    kassert!(offered("/nowhere/").is_empty());
     Ok(())
 }
 

@@ -1,36 +1,31 @@
-//! Looking at files that are not on any disk.
+//! Looking at files that are not on any disk, and writing to them.
 
 use alloc::string::String;
 
 use crate::console::Writer;
-use crate::files::{self, FILES, Found};
+use crate::files::{self, Entry, Error, Kind, Mode};
 use crate::shell::{Args, Status, shell_command};
+
+/// Says why something did not work with a file.
+fn failed(command: &str, path: &str, error: Error) -> Status {
+    crate::println!("{command}: {}: {error}", path.escape_debug());
+    Status::FAILURE
+}
 
 shell_command! {
     name: "cat",
     usage: "FILE...",
     summary: "show files",
     arguments: (1, 16),
-    complete: |offer| FILES.iter().for_each(|file| offer(file.path)),
+    complete_word: files::complete,
     run: cat,
 }
 
 fn cat(arguments: Args<'_>) -> Status {
     let mut status = Status::SUCCESS;
     for path in arguments {
-        match files::find(path) {
-            Some(Found::File(file)) => {
-                // The console takes everything.
-                let _ = (file.write)(&mut Writer);
-            }
-            found => {
-                let problem = match found {
-                    Some(_) => "is a folder",
-                    None => "there is no such file",
-                };
-                crate::println!("cat: {}: {problem}", path.escape_debug());
-                status = Status::FAILURE;
-            }
+        if let Err(error) = files::show(path, &mut Writer) {
+            status = failed("cat", path, error);
         }
     }
     status
@@ -38,22 +33,97 @@ fn cat(arguments: Args<'_>) -> Status {
 
 shell_command! {
     name: "ls",
-    usage: "[FOLDER]",
+    usage: "[-l] [FOLDER]",
     summary: "list the files of a folder",
-    arguments: (0, 1),
-    complete: |offer| FILES.iter().for_each(|file| offer(file.path)),
+    details: "Folders end in '/', other names of an entry in '@'; -l shows what may be done with \
+each file, and where\nother names lead.",
+    arguments: (0, 2),
+    complete_word: files::complete,
     run: ls,
 }
 
 fn ls(arguments: Args<'_>) -> Status {
-    let path = arguments.first().map_or("/", String::as_str);
-    match files::find(path) {
-        Some(Found::Folder) => files::entries(path).for_each(|name| crate::println!("{name}")),
-        Some(Found::File(file)) => crate::println!("{}", file.path),
-        None => {
-            crate::println!("ls: {}: there is no such file", path.escape_debug());
-            return Status::FAILURE;
+    let mut arguments = arguments.iter().map(String::as_str).peekable();
+    let show = match arguments.next_if_eq(&"-l") {
+        Some(_) => long,
+        None => short,
+    };
+    let path = arguments.next().unwrap_or("/");
+    if arguments.next().is_some() {
+        crate::println!("ls: one folder at a time; usage: ls [-l] [FOLDER]");
+        return Status::USAGE;
+    }
+    match files::list(path, &mut |entry| show(entry)) {
+        Ok(()) => Status::SUCCESS,
+        Err(Error::NotFolder) => {
+            crate::println!("{path}");
+            Status::SUCCESS
+        }
+        Err(error) => failed("ls", path, error),
+    }
+}
+
+fn short(entry: &Entry<'_>) {
+    let end = match entry.kind {
+        Kind::File(_) => "",
+        Kind::Folder => "/",
+        Kind::Link(_) => "@",
+    };
+    crate::println!("{}{end}", entry.name);
+}
+
+fn long(entry: &Entry<'_>) {
+    let name = entry.name;
+    match entry.kind {
+        Kind::File(Mode::Read) => crate::println!("-r--------  {name}"),
+        Kind::File(Mode::ReadWrite) => crate::println!("-rw-------  {name}"),
+        Kind::Folder => crate::println!("dr-x------  {name}/"),
+        Kind::Link(to) => crate::println!("lrwx------  {name} -> {to}"),
+    }
+}
+
+shell_command! {
+    name: "write",
+    usage: "FILE VALUE...",
+    summary: "give a file a value",
+    details: "'ls -l' shows which files take one. A wrong value changes nothing.",
+    arguments: (2, 16),
+    complete_word: files::complete,
+    run: write,
+}
+
+fn write(arguments: Args<'_>) -> Status {
+    let [path, value @ ..] = arguments else {
+        return Status::USAGE;
+    };
+    match files::store(path, &value.join(" ")) {
+        Ok(()) => Status::SUCCESS,
+        Err(error) => failed("write", path, error),
+    }
+}
+
+shell_command! {
+    name: "echo",
+    usage: "[WORD...] [> FILE]",
+    summary: "print words, or give a file a value as in sh",
+    arguments: (0, 16),
+    complete_word: files::complete,
+    run: echo,
+}
+
+fn echo(arguments: Args<'_>) -> Status {
+    match arguments {
+        [value @ .., arrow, path] if arrow == ">" => match files::store(path, &value.join(" ")) {
+            Ok(()) => Status::SUCCESS,
+            Err(error) => failed("echo", path, error),
+        },
+        [.., arrow] if arrow == ">" => {
+            crate::println!("echo: no file follows '>'");
+            Status::USAGE
+        }
+        words => {
+            crate::println!("{}", words.join(" "));
+            Status::SUCCESS
         }
     }
-    Status::SUCCESS
 }
