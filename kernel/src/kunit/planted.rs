@@ -4,12 +4,15 @@
 //! fault, and one that passes behind it. Only the test build has them. The fault
 //! `silent` is not here: `main` keeps quiet before anything can be printed.
 
+use mm::Gfp;
+use mm::slab::{Flags, Spec};
 use platform::wait::Mutex;
 
-use super::{Body, Case, Ctx, Hook, Outcome, Suite, kfail};
+use super::{Body, Case, Ctx, Hook, Outcome, Suite, kassert_ok, kfail};
 use crate::arch::irq;
 use crate::console;
 use crate::machine::Kernel;
+use crate::memory::slab::slabs;
 
 platform::lock_class! {
     struct Held = ("planted", 40);
@@ -40,6 +43,7 @@ pub fn named(name: &str) -> Option<Planted> {
         "hang_locked" => Planted::Case(&HANG_LOCKED),
         "panic" => Planted::Case(&PANIC),
         "fail" => Planted::Case(&FAIL),
+        "heap" => Planted::Case(&HEAP),
         "truncate" => Planted::Truncate(&TRUNCATE),
         "noplan" => Planted::NoPlan,
         _ => return None,
@@ -73,6 +77,11 @@ static PANIC: Suite = suite(&[
     case("last", pass),
 ]);
 static FAIL: Suite = suite(&[case("first", pass), case("fail", fail), case("last", pass)]);
+static HEAP: Suite = suite(&[
+    case("first", pass),
+    case("heap", use_after_free),
+    case("last", pass),
+]);
 static TRUNCATE: Suite = suite(&[case("first", pass), case("last", pass)]);
 
 const fn suite(cases: &'static [Case]) -> Suite {
@@ -98,6 +107,21 @@ fn pass(_: &mut Ctx) -> Outcome {
 
 fn fail(_: &mut Ctx) -> Outcome {
     kfail!("planted failure")
+}
+
+/// Writes to a free object: the case itself notices nothing.
+fn use_after_free(_: &mut Ctx) -> Outcome {
+    let spec = Spec::new("planted", 64).flags(Flags::NO_MERGE);
+    let cache = kassert_ok!(slabs().create(&spec));
+    let (kept, freed) = (cache.alloc(Gfp::KERNEL), cache.alloc(Gfp::KERNEL));
+    let (_, freed) = (kassert_ok!(kept), kassert_ok!(freed));
+    // SAFETY: wrong on purpose. The other object keeps the slab.
+    unsafe {
+        cache.free(freed);
+        cache.shrink();
+        freed.cast::<[u8; 64]>().write([0x5a; 64]);
+    }
+    Ok(())
 }
 
 fn panic(_: &mut Ctx) -> Outcome {

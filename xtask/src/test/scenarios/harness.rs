@@ -85,6 +85,21 @@ pub fn table() -> Vec<Scenario> {
                 LAST,
             ],
         ),
+        // The suite fails, by the walk behind its last case.
+        planted(
+            "heap",
+            small(),
+            "heap",
+            &[
+                FIRST,
+                expect("planted.heap", "ok", ""),
+                expect(
+                    "planted.last",
+                    "FAILED",
+                    "heap after planted: cache planted: slab ",
+                ),
+            ],
+        ),
         planted(
             "panic",
             small(),
