@@ -14,6 +14,7 @@ use core::{
 };
 
 use kernel_early::serial::RawSerial;
+use mm::slab::whatis::What;
 use platform::{CpuId, MAX_CPUS};
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         interrupts::TrapFrame,
         irq, preempt,
     },
-    boot, exit, lockdep, sched, smp, symbols, time,
+    boot, exit, lockdep, memory, sched, smp, symbols, time,
 };
 
 const NOBODY: u32 = u32::MAX;
@@ -122,6 +123,9 @@ fn end(cause: fmt::Arguments<'_>, frame: &TrapFrame) -> ! {
         let _ = print_backtrace(&mut out, other, Start { rip, rbp });
     }
     let _ = print_threads(&mut out);
+    // Last: should the heap be so broken that looking at it ends in a second panic, all else
+    // has been said.
+    let _ = print_objects(&mut out, frame);
     let _ = writeln!(out, "=== END OF PANIC");
     exit::after_panic()
 }
@@ -177,6 +181,40 @@ fn print_registers(out: &mut RawSerial, f: &TrapFrame) -> fmt::Result {
         "cr0 {:016x}  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}",
         control.cr0, control.cr2, control.cr3, control.cr4
     )
+}
+
+/// Whose the addresses in registers are, those that lie in slabs.
+fn print_objects(out: &mut RawSerial, f: &TrapFrame) -> fmt::Result {
+    let Some(slabs) = memory::slab::try_slabs() else {
+        return Ok(());
+    };
+    let registers = [
+        ("rax", f.rax),
+        ("rbx", f.rbx),
+        ("rcx", f.rcx),
+        ("rdx", f.rdx),
+        ("rsi", f.rsi),
+        ("rdi", f.rdi),
+        ("rbp", f.rbp),
+        ("r8", f.r8),
+        ("r9", f.r9),
+        ("r10", f.r10),
+        ("r11", f.r11),
+        ("r12", f.r12),
+        ("r13", f.r13),
+        ("r14", f.r14),
+        ("r15", f.r15),
+        ("cr2", cpu::control_registers().cr2),
+    ];
+    for (name, value) in registers {
+        // SAFETY: the other CPUs are stopped. One that did not stop can make the answer wrong;
+        // what is found is looked at before it is followed.
+        let what = unsafe { slabs.whatis(value as usize) };
+        if matches!(what, What::Slab(_) | What::Orphan(..)) {
+            writeln!(out, "{name} = {value:#x}: {what}")?;
+        }
+    }
+    Ok(())
 }
 
 /// The threads that are not asleep, and how many are.

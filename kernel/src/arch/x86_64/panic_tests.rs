@@ -40,6 +40,7 @@ pub const WAYS: &[(&str, &str, Trigger)] = &[
     ("of", "overflow", overflow),
     ("br", "bound range exceeded", bound),
     ("ud", "invalid opcode", invalid_opcode),
+    ("object", "invalid opcode, with an object in rdi", object),
     ("nm", "device not available", no_device),
     ("df", "double fault", double_fault),
     (
@@ -94,6 +95,14 @@ fn plain() {
 fn nested() {
     panic::make_next_nested();
     panic!("the first panic");
+}
+
+#[inline(never)]
+fn object() {
+    let object = alloc::boxed::Box::new([0_u8; 64]);
+    let inside = &raw const object[5];
+    // SAFETY: ends the kernel, as asked for.
+    unsafe { asm!("ud2", in("rdi") inside) };
 }
 
 #[inline(never)]

@@ -27,6 +27,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("of", r"(?i)overflow", "panic_tests::"),
     ("br", r"(?i)bound", "panic_tests::"),
     ("ud", r"(?i)invalid opcode|undefined", "panic_tests::"),
+    ("object", r"(?i)invalid opcode", "panic_tests::"),
     ("nm", r"(?i)device not available", "panic_tests::"),
     ("df", r"(?i)double fault", "panic_tests::"),
     ("ts", r"(?i)invalid TSS", "panic_tests::"),
@@ -64,6 +65,14 @@ pub fn table() -> Vec<Scenario> {
         if how == "recursive-lock" {
             let found = r#"=== REPORT Lock\(Recursion\) on cpu[0-9]+: recursion: "taken twice""#;
             checks.push(Check::Has(found.into()));
+        }
+        if how == "object" {
+            checks.push(Check::InOrder(vec![
+                r"rdi = 0x[0-9a-f]+: byte 5 of object \d+ \(0x[0-9a-f]+, 64 bytes\) of cache kmalloc-64"
+                    .into(),
+                r"slab 0x[0-9a-f]+ of order 0 on node 0: \d+ of \d+ in use".into(),
+                "^allocated$".into(),
+            ]));
         }
         panic(how, checks)
     });
