@@ -98,7 +98,12 @@ pub fn table() -> Vec<Scenario> {
         program(name, args, vec![end, has(line)])
     });
     cases
-        .chain([missing_tool(), gdb(), quick("xtask-killed", Action::Orphan)])
+        .chain([
+            missing_tool(),
+            gdb(),
+            gdb_heap(),
+            quick("xtask-killed", Action::Orphan),
+        ])
         .collect()
 }
 
@@ -155,6 +160,57 @@ fn gdb() -> Scenario {
         vec![
             Check::Status(0),
             Check::InOrder(stops.map(String::from).to_vec()),
+        ],
+    )
+}
+
+/// What GDB says of the heap is what the kernel says of it, in the same moment.
+fn gdb_heap() -> Scenario {
+    const COMMANDS: &str = concat!(
+        r#"run="kmem walk; slabinfo kmalloc-64; slabinfo kmem_cache; "#,
+        "kmem 0xffff888000100010; kmem 0xffff888001000000; kmem 0xffff888002345678; ",
+        "echo 1 > /sys/kernel/slab/kmalloc-64/shrink; ",
+        r#"slabinfo kmalloc-64; kmem walk; kmem 0x10""#
+    );
+    let args = [
+        "gdb",
+        "--cpus",
+        "4",
+        "--nodes",
+        "2",
+        "--mem",
+        "128M",
+        "--cmdline",
+        COMMANDS,
+        "--batch",
+        "-ex",
+        "granary same 9",
+        "-ex",
+        "granary caches",
+        "-ex",
+        "granary cache no-such-cache",
+    ];
+    let lines = [
+        r"^same: \d+ objects in \d+ slabs of \d+ caches: ",
+        "^same: cache kmalloc-64: ",
+        "^same: cache kmem_cache: ",
+        r"^same: 0xffff888000100010: ",
+        r"^same: 0xffff888001000000: ",
+        r"^same: 0xffff888002345678: ",
+        "^same: cache kmalloc-64: ",
+        r"^same: \d+ objects in ",
+        r"^same: 0x10: no memory of the direct map",
+        "^0 texts differ$",
+        "^slabinfo - version: 2.1$",
+        r"^kmalloc-64 +\d+ +\d+ +64 +64 +1 : tunables ",
+        "no cache is called 'no-such-cache'",
+    ];
+    program(
+        "gdb-heap",
+        &args,
+        vec![
+            Check::InOrder(lines.map(String::from).to_vec()),
+            Check::HasNot("^the kernel says:".into()),
         ],
     )
 }

@@ -1,0 +1,1 @@
+"""The slab allocator, read from a stopped guest."""

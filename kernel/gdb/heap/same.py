@@ -1,0 +1,53 @@
+"""Whether GDB says of the heap what the kernel says: for the test of these commands."""
+
+import gdb
+
+from . import look
+from .caches import Heap
+from .memory import read
+from .walk import Fault, Walk
+
+# Where the shell prints such a text (`shell/commands/slab.rs`); its address and length come in
+# the first two registers.
+SHOW = "granary::shell::commands::slab::show"
+
+
+def own(text):
+    """What GDB says where the kernel says `text`."""
+    heap, first = Heap(), text.split(None, 2)
+    if first[0] == "cache":
+        return "\n".join(look.one_cache(heap.find(first[1].rstrip(":"))))
+    if first[0].startswith("0x"):
+        address = int(first[0].rstrip(":"), 16)
+        return f"{address:#x}: {look.whatis(heap, address)}"
+    try:
+        return "\n".join([*Walk(heap).run(), "the heap is sound"])
+    except Fault as fault:
+        return str(fault)
+
+
+class Same(gdb.Command):
+    """granary same COUNT: go on to the next texts of the kernel's shell about the heap, and
+    look whether GDB says the same."""
+
+    def __init__(self):
+        super().__init__("granary same", gdb.COMMAND_DATA)
+
+    def invoke(self, argument, _from_tty):
+        """Runs it."""
+        stop = gdb.Breakpoint(SHOW, internal=True)
+        differ = 0
+        for _ in range(int(argument)):
+            gdb.execute("continue", to_string=True)
+            # Registers are signed to GDB.
+            values = (int(gdb.parse_and_eval(name)) for name in ("$rdi", "$rsi"))
+            registers = [value % (1 << 64) for value in values]
+            theirs = read(registers[0], registers[1]).decode().rstrip("\n")
+            ours = own(theirs)
+            if ours == theirs:
+                print(f"same: {theirs.splitlines()[0]}")
+                continue
+            differ += 1
+            print(f"the kernel says:\n{theirs}\nGDB says:\n{ours}")
+        stop.delete()
+        print(f"{differ} texts differ")

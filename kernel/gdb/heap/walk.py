@@ -1,0 +1,199 @@
+"""The walk of the whole heap, as `kmem walk` in the shell (`mm/src/slab/walk.rs`)."""
+
+from .caches import Word, place
+from .frames import BAD, BOOT, FREE, LARGE, LATER, LISTED, SLAB
+from .memory import FRAME_MAP
+
+MAX_SHEAVES = 10
+
+
+class Fault(Exception):
+    """Something that does not agree."""
+
+
+def expect(good, text):
+    """Something that must be so."""
+    if not good:
+        raise Fault(text)
+
+
+class Walk:
+    """One walk."""
+
+    def __init__(self, heap):
+        self.heap = heap
+        # Where each object is that is in a sheaf or deferred; by address.
+        self.places = {}
+        self.counts = dict.fromkeys(("free", "in_sheaves", "in_barns", "deferred"), 0)
+        self.pages = dict.fromkeys(("free", "slabs", "large", "other", "bad", "boot"), 0)
+        # By cache and node: slabs, objects, waiting, partial, full.
+        self.found = {}
+        self.slabs = self.objects = 0
+
+    def note(self, address, where, cache):
+        """Something that lies in a sheaf, or is one."""
+        other = self.places.setdefault(address, where)
+        name = f"cache {cache.name}: " if cache else ""
+        expect(other is where, f"{name}the object {address:#x} is {other} and {where}")
+
+    def of_cache(self, cache, address, where):
+        """An object must be one of its cache."""
+        slab, owner = self.heap.slab_at(address)
+        good = owner is cache and cache.index_of(slab, address) is not None
+        expect(good, f"cache {cache.name}: {address:#x} {where} is no object of the cache")
+
+    def sheaves(self, cache):
+        """All sheaves of a cache."""
+        for sheaf in cache.sheaves():
+            where = sheaf.place
+            fits = 0 < sheaf.capacity == cache.sheaf_capacity and sheaf.len <= sheaf.capacity
+            if "a full" in where:
+                fits = fits and sheaf.len > 0
+            if "an empty" in where:
+                fits = fits and sheaf.len == 0
+            expect(
+                fits,
+                f"cache {cache.name}: {sheaf.len} of {sheaf.capacity} objects {where}; "
+                f"the cache's sheaves have {cache.sheaf_capacity}",
+            )
+            head = self.heap.frames.head_of(self.heap.frames.of_address(sheaf.address))
+            allocated = head is not None and head.state in (SLAB, LARGE)
+            expect(
+                allocated,
+                f"the sheaf at {sheaf.address:#x}, with objects {where}, is not allocated",
+            )
+            self.note(sheaf.address, "in use as a sheaf", None)
+            for address in sheaf.objects:
+                self.of_cache(cache, address, where)
+                self.note(address, where, cache)
+            self.counts["in_barns" if "barn" in where else "in_sheaves"] += sheaf.len
+
+    def barns_and_lists(self, cache):
+        """Counts of sheaves and barns, links of lists."""
+        found = len(list(cache.sheaves()))
+        expect(
+            found == cache.kept,
+            f"cache {cache.name}: CPUs and barns have {found} sheaves, counted {cache.kept}",
+        )
+        for node in cache.nodes():
+            for which, counted in zip(("a full", "an empty"), node.counted):
+                found = sum(which in sheaf.place for sheaf in node.sheaves)
+                barn = f"cache {cache.name}: the barn of node {node.id} has {found}"
+                kind = which.split()[1]
+                expect(found == counted, f"{barn} {kind} sheaves, counted {counted}")
+                expect(found <= MAX_SHEAVES, f"{barn} {kind} sheaves, and {MAX_SHEAVES} at most")
+            for which, named in ((node.partial, "partial"), (node.full, "full (debug)")):
+                before = 0
+                for number, slab in enumerate(node.listed(which)):
+                    good = slab.state == SLAB and slab.owner == cache.address
+                    good = good and place(slab) == named and slab.node == node.id
+                    expect(
+                        good,
+                        f"cache {cache.name}: frame {slab.pfn:#x} is in a list of node "
+                        f"{node.id}, and does not belong there",
+                    )
+                    expect(
+                        slab.links[0] == before,
+                        f"cache {cache.name}: a list of node {node.id} has broken links "
+                        f"behind {number} slabs",
+                    )
+                    before = self.heap.frames.size * slab.pfn + FRAME_MAP
+
+    def deferred(self):
+        """What waits to be freed."""
+        found = dict.fromkeys(self.heap.caches, 0)
+        for address, where in self.heap.deferred():
+            _, cache = self.heap.slab_at(address)
+            expect(cache, f"{address:#x}, {where}, is no object of a cache")
+            self.of_cache(cache, address, where)
+            self.note(address, where, cache)
+            found[cache] += 1
+        for cache, count in found.items():
+            expect(
+                count == cache.deferred,
+                f"cache {cache.name}: {count} frees are deferred, counted {cache.deferred}",
+            )
+            self.counts["deferred"] += count
+
+    def slab(self, slab):
+        """One slab."""
+        cache = self.heap.by_address.get(slab.owner)
+        expect(cache, f"slab {slab.pfn:#x} belongs to {slab.owner:#x}, which is no cache")
+        words, name = Word(slab.word), f"cache {cache.name}: slab {slab.pfn:#x}"
+        objects = {cache.min_order: cache.min_objects, cache.order: cache.objects}
+        expect(
+            objects.get(slab.order) == words.objects,
+            f"{name} of order {slab.order} has {words.objects} objects",
+        )
+        try:
+            free = list(cache.freelist(slab))
+        except ValueError as after:
+            raise Fault(f"{name}: the link behind {after} free objects is wrong") from None
+        expect(len(free) == words.free, f"{name}: {len(free)} objects are free, counted {words.free}")
+        for index in free:
+            address = cache.first_object(slab) + index * cache.size
+            other = self.places.get(address)
+            expect(
+                other is None,
+                f"cache {cache.name}: the object {address:#x} is on its slab's freelist and {other}",
+            )
+        where, debug = place(slab), cache.has("DEBUG")
+        fits = {
+            "partial": words.free > 0,
+            "full": words.free == 0 and not debug,
+            "full (debug)": words.free == 0 and debug,
+            "waiting for RCU": words.in_use == 0 and cache.has("TYPESAFE_BY_RCU"),
+        }
+        expect(fits[where], f"{name} is {where}, with {words.in_use} of {words.objects} in use")
+        self.slabs, self.objects = self.slabs + 1, self.objects + words.objects
+        self.counts["free"] += len(free)
+        sums = self.found.setdefault((cache, slab.node), dict.fromkeys(fits, (0, 0)))
+        count, total = sums[where]
+        sums[where] = (count + 1, total + words.objects)
+
+    def compare(self):
+        """Counts of nodes, with the slabs that were found."""
+        for cache in self.heap.caches:
+            for node in cache.nodes():
+                none = dict.fromkeys(("partial", "full", "full (debug)", "waiting for RCU"), (0, 0))
+                sums = self.found.get((cache, node.id), none)
+                waiting, _ = sums["waiting for RCU"]
+                there = [sums[where] for where in none if where != "waiting for RCU"]
+                for what, found, counted in (
+                    ("slabs", sum(slabs for slabs, _ in there), node.slabs),
+                    ("objects", sum(objects for _, objects in there), node.objects),
+                    ("slabs that wait for RCU", waiting, node.waiting),
+                    ("partial slabs", sums["partial"][0], len(list(node.listed(node.partial)))),
+                    ("full slabs", sums["full (debug)"][0], len(list(node.listed(node.full)))),
+                ):
+                    expect(
+                        found == counted,
+                        f"cache {cache.name}: node {node.id}: {found} {what}, counted {counted}",
+                    )
+
+    def run(self):
+        """All of it; the lines that say what there is."""
+        for cache in self.heap.caches:
+            self.sheaves(cache)
+            self.barns_and_lists(cache)
+        self.deferred()
+        for head in self.heap.frames.blocks():
+            size = 1 if head.state == BOOT else 1 << head.order
+            kinds = {FREE: "free", LISTED: "free", LATER: "free", BAD: "bad", BOOT: "boot"}
+            kinds.update({SLAB: "slabs", LARGE: "large"})
+            self.pages[kinds.get(head.state, "other")] += size
+            if head.state == SLAB:
+                self.slab(head)
+        self.compare()
+        counts, pages = self.counts, self.pages
+        yield (
+            f"{self.objects} objects in {self.slabs} slabs of {len(self.heap.caches)} caches: "
+            f"{self.objects - sum(counts.values())} allocated, {counts['free']} on freelists, "
+            f"{counts['in_sheaves']} in sheaves, {counts['in_barns']} in barns, "
+            f"{counts['deferred']} deferred"
+        )
+        yield (
+            f"{sum(pages.values())} pages: {pages['free']} free, {pages['slabs']} slabs, "
+            f"{pages['large']} large kmalloc, {pages['other']} other, {pages['bad']} bad, "
+            f"{pages['boot']} boot"
+        )
