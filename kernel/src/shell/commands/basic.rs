@@ -3,17 +3,6 @@
 use crate::shell::{Args, Status, shell_command};
 
 shell_command! {
-    name: "echo",
-    usage: "[WORD ...]",
-    summary: "print the words",
-    arguments: (0, usize::MAX),
-    run: |arguments| {
-        crate::println!("{}", arguments.join(" "));
-        Status::SUCCESS
-    },
-}
-
-shell_command! {
     name: "true",
     usage: "",
     summary: "do nothing, with success",

@@ -106,7 +106,7 @@ shell_command! {
     name: "echo",
     usage: "[WORD...] [> FILE]",
     summary: "print words, or give a file a value as in sh",
-    arguments: (0, 16),
+    arguments: (0, usize::MAX),
     complete_word: files::complete,
     run: echo,
 }

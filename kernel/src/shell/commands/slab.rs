@@ -317,13 +317,13 @@ fn summary(rows: &[Row]) {
 
 shell_command! {
     name: "kmem",
-    usage: "ADDRESS|walk",
+    usage: "ADDRESS|here|walk",
     summary: "show whose an address is, or check the whole heap",
     details: "ADDRESS: page, cache, slab, object, and whether that is allocated or where it lies \
-free. walk: every\npage and every object is in exactly one place, and all counts are right; else \
+free; 'here' is that of the word itself, 'here+0x40' 64 bytes further on. walk: every\npage and every object is in exactly one place, and all counts are right; else \
 the first thing that is not.",
     arguments: (1, 1),
-    complete: |offer| offer("walk"),
+    complete: |offer| ["here", "walk"].into_iter().for_each(offer),
     run: kmem,
 }
 
@@ -332,7 +332,7 @@ fn kmem(arguments: Args<'_>) -> Status {
     if what == "walk" {
         return walk();
     }
-    whatis("kmem", what, "walk or an address (0x...)")
+    whatis("kmem", what, "walk, here or an address (0x...)")
 }
 
 shell_command! {
@@ -360,10 +360,19 @@ fn walk() -> Status {
 }
 
 fn whatis(command: &str, address: &str, expected: &str) -> Status {
-    let digits = address.strip_prefix("0x").unwrap_or_default();
+    // The word lies in the heap.
+    let (base, digits) = match address.strip_prefix("here") {
+        Some("") => (address.as_ptr().addr(), "0"),
+        Some(rest) => (
+            address.as_ptr().addr(),
+            rest.strip_prefix("+0x").unwrap_or_default(),
+        ),
+        None => (0, address.strip_prefix("0x").unwrap_or_default()),
+    };
     // `from_str_radix` alone would take a sign.
     let digits = if digits.starts_with('+') { "" } else { digits };
-    let Ok(number) = usize::from_str_radix(digits, 16) else {
+    let number = usize::from_str_radix(digits, 16).ok();
+    let Some(number) = number.and_then(|number| base.checked_add(number)) else {
         return bad_argument(command, address, expected);
     };
     let Some(what) = heap_walk::whatis(number) else {

@@ -168,7 +168,8 @@ fn gdb() -> Scenario {
 fn gdb_heap() -> Scenario {
     const COMMANDS: &str = concat!(
         r#"run="kmem walk; slabinfo kmalloc-64; slabinfo kmem_cache; "#,
-        "kmem 0xffff888000100010; kmem 0xffff888001000000; kmem 0xffff888002345678; ",
+        "kmem 0xffff888000100010; kmem 0xffff888001000000; ",
+        "kmem here; kmem here+0x8; kmem here+0x10; kmem here+0x83; ",
         "echo 1 > /sys/kernel/slab/kmalloc-64/shrink; ",
         r#"slabinfo kmalloc-64; kmem walk; kmem 0x10""#
     );
@@ -184,7 +185,7 @@ fn gdb_heap() -> Scenario {
         COMMANDS,
         "--batch",
         "-ex",
-        "granary same 9",
+        "granary same 12",
         "-ex",
         "granary caches",
         "-ex",
@@ -196,7 +197,10 @@ fn gdb_heap() -> Scenario {
         "^same: cache kmem_cache: ",
         r"^same: 0xffff888000100010: ",
         r"^same: 0xffff888001000000: ",
-        r"^same: 0xffff888002345678: ",
+        r"^same: 0x[0-9a-f]+: byte 0 of object \d+ \(0x[0-9a-f]+, 8 bytes\) of cache kmalloc-8$",
+        "^same: 0x[0-9a-f]+: byte 0 of object ",
+        "^same: 0x[0-9a-f]+: byte 0 of object ",
+        "^same: 0x[0-9a-f]+: byte 3 of object ",
         "^same: cache kmalloc-64: ",
         r"^same: \d+ objects in ",
         r"^same: 0x10: no memory of the direct map",
