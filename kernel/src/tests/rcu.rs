@@ -325,25 +325,33 @@ fn extended_is_left_alone(_: &mut Ctx) -> Outcome {
     let Some(cpu) = smp::online().without(own).iter().next_back() else {
         kskip!("needs another CPU");
     };
-    let (inside, stop) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    // How far the thread has got, and how far it may go.
+    let (at, until) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(1)));
     let thread = {
-        let (inside, stop) = (Arc::clone(&inside), Arc::clone(&stop));
+        let (at, until) = (Arc::clone(&at), Arc::clone(&until));
         Builder::new().on(cpu).spawn(format_args!("user"), move || {
-            sched::extended(|| {
-                inside.store(true, Ordering::SeqCst);
-                while !stop.load(Ordering::SeqCst) {
+            let reach = |place| {
+                at.store(place, Ordering::SeqCst);
+                while until.load(Ordering::SeqCst) <= place {
                     core::hint::spin_loop();
                 }
+            };
+            sched::extended(|| {
+                // Without its tick: a grace period that meets the CPU in an interrupt asks it, rightly.
+                let irqs_off = irq::disable();
+                reach(1);
+                drop(irqs_off);
+                reach(2);
             });
         })
     };
     let thread = kassert_ok!(thread);
-    while !inside.load(Ordering::SeqCst) {
-        sched::yield_now();
-    }
+    let reached = |place| {
+        while at.load(Ordering::SeqCst) < place {
+            sched::yield_now();
+        }
+    };
+    reached(1);
     let asked = |cpu| smp::ipi_counts(cpu).rcu;
     let before = asked(cpu);
     for _ in 0..20 {
@@ -351,6 +359,9 @@ fn extended_is_left_alone(_: &mut Ctx) -> Outcome {
         rcu().synchronize_expedited();
     }
     rcu().barrier();
+    // Had it been asked, the interrupt would come now.
+    until.store(2, Ordering::SeqCst);
+    reached(2);
     let taken = asked(cpu) - before;
     // An interrupt there reads as anywhere else.
     smp::call_on(cpu, &|| drop(read()));
@@ -358,7 +369,7 @@ fn extended_is_left_alone(_: &mut Ctx) -> Outcome {
     while sched::eqs(cpu).is_watching() {
         sched::yield_now();
     }
-    stop.store(true, Ordering::SeqCst);
+    until.store(3, Ordering::SeqCst);
     thread.join();
     kassert_eq!(taken, 0, "interrupts by grace periods");
     Ok(())

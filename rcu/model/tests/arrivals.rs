@@ -5,11 +5,11 @@
     reason = "the checker's threads are coroutines of one thread"
 )]
 
+mod callback;
 mod world;
 
 use std::{
     cell::RefCell,
-    ptr::NonNull,
     rc::Rc,
     sync::{
         Arc,
@@ -17,51 +17,14 @@ use std::{
     },
 };
 
+use callback::Callback;
 use platform::{
     CpuId,
     model::{self, Setup},
     sync::Cell,
 };
-use rcu::{Head, model::end_cpu};
+use rcu::model::end_cpu;
 use world::World;
-
-/// A callback, what it finds, and what it does.
-#[repr(C)]
-struct Callback {
-    head: Head,
-    filled: Cell<bool>,
-    ran: Arc<Cell<bool>>,
-}
-
-impl Callback {
-    fn queue(world: &World, ran: &Arc<Cell<bool>>) {
-        let callback = Box::new(Self {
-            head: Head::new(),
-            filled: Cell::new(false),
-            ran: Arc::clone(ran),
-        });
-        // SAFETY: nobody has it yet; the model checks it.
-        unsafe { *callback.filled.exclusive().get_mut() = true };
-        // SAFETY: the head of a leaked object.
-        unsafe {
-            world
-                .rcu
-                .call(NonNull::from(Box::leak(callback)).cast(), Self::run);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The head of a leaked callback.
-    unsafe fn run(head: NonNull<Head>) {
-        // SAFETY: as the caller promises.
-        let this = unsafe { Box::from_raw(head.cast::<Self>().as_ptr()) };
-        // SAFETY: it was filled in before it was queued; the model checks it.
-        assert!(unsafe { *this.filled.shared().get() });
-        // SAFETY: who looks at it comes later; the model checks it.
-        unsafe { *this.ran.exclusive().get_mut() = true };
-    }
-}
 
 /// Whoever is to come comes, and all of them have run.
 fn run_all(world: &World, ran: &[Arc<Cell<bool>>]) {

@@ -5,58 +5,22 @@
     reason = "the checker's threads are coroutines of one thread"
 )]
 
+mod callback;
 mod world;
 
-use std::{
-    ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
+use callback::Callback;
 use platform::{
     CpuId, Platform,
     model::{self, Model, Setup},
     sync::{AtomicBool, Cell, Ordering},
 };
-use rcu::{
-    Head,
-    model::{begin_cpu, end_cpu, switch},
-};
+use rcu::model::{begin_cpu, end_cpu, switch};
 use world::World;
-
-/// A callback, and what it does.
-#[repr(C)]
-struct Callback {
-    head: Head,
-    ran: Arc<Cell<bool>>,
-}
-
-impl Callback {
-    fn queue(world: &World, ran: &Arc<Cell<bool>>) {
-        let callback = Box::new(Self {
-            head: Head::new(),
-            ran: Arc::clone(ran),
-        });
-        // SAFETY: the head of a leaked object.
-        unsafe {
-            world
-                .rcu
-                .call(NonNull::from(Box::leak(callback)).cast(), Self::run);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The head of a leaked callback.
-    unsafe fn run(head: NonNull<Head>) {
-        // SAFETY: as the caller promises.
-        let this = unsafe { Box::from_raw(head.cast::<Self>().as_ptr()) };
-        // SAFETY: nobody looks before a barrier is over; the model checks it.
-        unsafe { *this.ran.exclusive().get_mut() = true };
-    }
-}
 
 /// What a CPU's thread does, until the barrier is over.
 fn run_until(world: &World, over: &AtomicBool) {
