@@ -1,7 +1,12 @@
 //! Giving memory back.
 
-use mm::{Gfp, hosted::Memory, reclaim::Shrink, report::Kind};
-use platform::hosted::Machine;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mm::{Gfp, hosted::Memory, reclaim::Shrink, report::Kind, slab::CacheLock};
+use platform::{
+    CpuId, Platform,
+    hosted::{Hosted, Machine},
+};
 
 use crate::{
     arrows::{Taken, count, taken},
@@ -33,6 +38,35 @@ pub fn everything_goes() -> Taken {
     taken(&world)
 }
 
+/// A CPU whose sheaves are in use when it is asked for them is asked again.
+pub fn a_cpu_is_asked_again() -> Taken {
+    let world = World::new(Machine::builder().cpus(2), Memory::builder().node(16 * MIB));
+    let cache = world.run(|slabs| small_sheaves(slabs, "busy"));
+    let begun = AtomicBool::new(false);
+    world.machine.run_on_all(|cpu| {
+        if cpu == CpuId::BOOT {
+            while !begun.load(Ordering::Acquire) {
+                Hosted::relax();
+            }
+            cache.shrink();
+            return;
+        }
+        let objects = take(cache, CAPACITY);
+        give(cache, objects);
+        cache.while_locked(CacheLock::Sheaves, || {
+            begun.store(true, Ordering::Release);
+            while count(&world, "cpu.drain_busy") == 0 {
+                Hosted::relax();
+            }
+        });
+    });
+    world.run(|slabs| {
+        assert_eq!(slabs_of(cache), 0, "it was given back in the end");
+        end(slabs, cache);
+    });
+    taken(&world)
+}
+
 pub fn a_cache_that_goes() -> Taken {
     let world = alone();
     world.run(|slabs| {
@@ -48,6 +82,11 @@ pub fn a_cache_that_goes() -> Taken {
     });
     assert!(world.take_reports(Kind::SlabLeak) > 0);
     taken(&world)
+}
+
+#[test]
+fn sheaves_in_use_are_drained_later() {
+    a_cpu_is_asked_again();
 }
 
 #[test]
