@@ -12,7 +12,7 @@ use mm::{
 use super::{Own, failed, places};
 use crate::{
     bench::{Outcome, Run, bench},
-    memory::mm,
+    memory::{mm, slab::slabs},
 };
 
 bench! {
@@ -61,7 +61,14 @@ fn slab_kib() -> u64 {
     mm().counts().used[Use::Slab as usize] * PAGE_SIZE / 1024
 }
 
-/// What is held while each cache has its objects, and after all were freed and the caches
+/// Gives back what all caches could do without, so also those that sheaves come from.
+fn shrink_all() {
+    for cache in slabs().caches().iter() {
+        cache.shrink();
+    }
+}
+
+/// What is held while each cache has its objects, and after all were freed and all caches
 /// shrunk; with what the objects need (`live_kib`) and one slab of each cache (`slabs_kib`), so
 /// that the one can be compared with the other.
 fn xfs(run: &mut Run) -> Outcome {
@@ -77,6 +84,7 @@ fn xfs(run: &mut Run) -> Outcome {
             places(OBJECTS)?,
         ));
     }
+    shrink_all();
     let before = slab_kib();
     let mut had = true;
     for (own, held) in &mut caches {
@@ -99,9 +107,7 @@ fn xfs(run: &mut Run) -> Outcome {
             unsafe { own.cache().free(*object) };
         }
     }
-    for (own, _) in &caches {
-        own.cache().shrink();
-    }
+    shrink_all();
     let after_kib = slab_kib().saturating_sub(before);
     // Destroyed in the reverse order.
     caches
