@@ -331,6 +331,48 @@ fn check_layouts(slabs: &Slabs<Hosted>) {
     assert_eq!(slabs.alloc_layout(layout, Gfp::KERNEL | Gfp::NOWARN), None);
 }
 
+/// Where the right cache has nothing `kmalloc_nolock` takes the next one that is aligned as well: not kmalloc-96 for
+/// 64 bytes.
+#[test]
+fn nolock_takes_the_next_cache_that_is_aligned_as_well() {
+    let memory = Memory::builder().node(16 * MIB);
+    let world = World::new(Machine::builder(), memory);
+    world.run(|slabs| {
+        let no_pages = |percent| {
+            world.mm().debug().faults(|page| {
+                page.set("min-order", "0").unwrap();
+                page.set("ignore-gfp-wait", "0").unwrap();
+                page.attr.configure(&mm::fault::Knobs {
+                    probability: percent,
+                    times: -1,
+                    ..mm::fault::Knobs::OFF
+                });
+            });
+        };
+        // The next two classes of each have some at hand.
+        for size in SIZES {
+            let held = [(); 4].map(|()| slabs.kmalloc(size, Gfp::KERNEL).unwrap());
+            held.into_iter().for_each(|memory| free(slabs, memory));
+        }
+        for (size, next) in [(8, 16), (64, 128), (128, 256), (60, 96), (192, 256)] {
+            no_pages(100);
+            let layout = Layout::from_size_align(size, 1 << size.trailing_zeros()).unwrap();
+            let take = || slabs.alloc_layout_nolock(layout, Gfp::empty());
+            let held: Vec<_> = core::iter::from_fn(take).collect();
+            no_pages(0);
+            // SAFETY: the test's.
+            let sizes = held.iter().map(|memory| unsafe { slabs.ksize(*memory) });
+            let sizes: std::collections::BTreeSet<usize> = sizes.collect();
+            let right = SIZES[class_of(size).unwrap()];
+            assert!(sizes.iter().eq(&[right, next]), "{size}: {sizes:?}");
+            for memory in held {
+                assert!(is_aligned(memory, layout.align()), "{size}: {memory:?}");
+                free(slabs, memory);
+            }
+        }
+    });
+}
+
 /// What is not kmalloc's is refused with a report; objects of any cache are taken.
 #[test]
 fn wrong_addresses_are_reported_and_others_freed() {

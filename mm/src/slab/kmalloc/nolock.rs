@@ -7,14 +7,14 @@ use platform::NodeId;
 use super::{
     super::{Hooks, Machine, Mode, Slabs},
     SIZES, ZERO_SIZE,
-    size::class_of,
+    size::{aligned_like, class_of},
 };
 use crate::Gfp;
 
 impl<M: Machine> Slabs<M> {
     /// [`kmalloc`](Self::kmalloc) for any context, NMI too, with any lock held; fails easily, but looks into the
-    /// cache of the next larger size, too, as Linux does: the code that this interrupts may be
-    /// busy with the right one.
+    /// cache of the next larger size that is aligned as well, too, as Linux does: the code that
+    /// this interrupts may be busy with the right one.
     ///
     /// Of `gfp` only `ZERO` matters. Nothing larger than [`MAX_CACHED`](super::MAX_CACHED).
     #[inline(always)]
@@ -51,8 +51,8 @@ impl<M: Machine> Slabs<M> {
         if size == 0 {
             return Some(ZERO_SIZE);
         }
-        let class = class_of(size)?;
-        for class in class..SIZES.len().min(class + 2) {
+        let classes = class_of(size)?..SIZES.len();
+        for class in classes.filter(|class| aligned_like(*class, size)).take(2) {
             // SAFETY: the caches live since `start`.
             let cache = unsafe { self.kmalloc.at(class).as_ref() };
             let Some(object) = cache.alloc_nolock_for(node, Gfp::NOLOCK, caller) else {

@@ -69,6 +69,20 @@ pub const fn align_of(class: usize) -> usize {
     if align < PAGE_SIZE { align } else { PAGE_SIZE }
 }
 
+/// Whether objects of a class are aligned to the power of two that divides `size`, up to a page: what
+/// callers rely on who rounded the size up for that. That holds for the smallest class that is
+/// large enough; for the next ones it may not (64 bytes, 96).
+#[inline]
+pub const fn aligned_like(class: usize, size: usize) -> bool {
+    let wanted = 1 << size.trailing_zeros();
+    align_of(class)
+        >= if wanted < PAGE_SIZE {
+            wanted
+        } else {
+            PAGE_SIZE
+        }
+}
+
 const _: () = {
     // Every size finds the smallest class.
     let mut size = 1;
@@ -77,6 +91,7 @@ const _: () = {
             panic!("a size without a class")
         };
         assert!(SIZES[class] >= size && (class == 0 || SIZES[class - 1] < size));
+        assert!(aligned_like(class, size));
         size += if size < 2 * SMALL { 1 } else { 61 };
     }
     assert!(class_of(0).is_none() && class_of(MAX_CACHED + 1).is_none());
