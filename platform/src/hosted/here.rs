@@ -298,7 +298,7 @@ impl Here {
         if drawn & 63 < DELAYS {
             std::thread::yield_now();
         }
-        machine.injections.at_point(self);
+        self.own().injections.at_point(self);
         self.take_interrupts();
         if !self.may_sleep() {
             return;

@@ -1,4 +1,7 @@
 //! Interrupts that a test has come at points.
+//!
+//! Each CPU has a list of its own. One that all share would have a lock that orders all that CPUs do at their points,
+//! and so hide races from a sanitizer.
 
 use core::{
     fmt,
@@ -6,7 +9,7 @@ use core::{
 };
 use std::{
     boxed::Box,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     vec::Vec,
 };
 
@@ -26,9 +29,9 @@ pub struct Injection {
     handler: Arc<Handler>,
 }
 
-/// Those of a machine.
+/// Those of a CPU.
 pub(super) struct Injections {
-    handlers: RwLock<Vec<Arc<Handler>>>,
+    handlers: Mutex<Vec<Arc<Handler>>>,
     /// How many: a hint that saves the lock.
     count: AtomicUsize,
 }
@@ -36,16 +39,17 @@ pub(super) struct Injections {
 impl Injections {
     pub(super) fn new() -> Self {
         Self {
-            handlers: RwLock::new(Vec::new()),
+            handlers: Mutex::new(Vec::new()),
             count: AtomicUsize::new(0),
         }
     }
 
+    fn handlers(&self) -> MutexGuard<'_, Vec<Arc<Handler>>> {
+        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<Handler>>)) {
-        let mut handlers = self
-            .handlers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut handlers = self.handlers();
         change(&mut handlers);
         // Relaxed: a hint.
         self.count.store(handlers.len(), Ordering::Relaxed);
@@ -59,15 +63,13 @@ impl Injections {
             return;
         }
         let random = &here.own().random;
-        let due: Vec<Arc<Handler>> = {
-            let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
-            handlers
-                .iter()
-                .filter(|handler| handler.nmi || !here.irqs_off.get())
-                .filter(|handler| random.one_in(handler.one_in))
-                .cloned()
-                .collect()
-        };
+        let due: Vec<Arc<Handler>> = self
+            .handlers()
+            .iter()
+            .filter(|handler| handler.nmi || !here.irqs_off.get())
+            .filter(|handler| random.one_in(handler.one_in))
+            .cloned()
+            .collect();
         for handler in due {
             let context = if handler.nmi {
                 Context::Nmi
@@ -87,8 +89,10 @@ impl Injection {
         run: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let handler = Arc::new(Handler { one_in, nmi, run });
-        let added = Arc::clone(&handler);
-        machine.injections.change(|handlers| handlers.push(added));
+        for cpu in &machine.cpus {
+            let added = Arc::clone(&handler);
+            cpu.injections.change(|handlers| handlers.push(added));
+        }
         Self {
             machine: Arc::clone(machine),
             handler,
@@ -99,9 +103,10 @@ impl Injection {
 impl Drop for Injection {
     fn drop(&mut self) {
         let handler = &self.handler;
-        self.machine
-            .injections
-            .change(|handlers| handlers.retain(|other| !Arc::ptr_eq(other, handler)));
+        for cpu in &self.machine.cpus {
+            let others = |other: &Arc<Handler>| !Arc::ptr_eq(other, handler);
+            cpu.injections.change(|handlers| handlers.retain(others));
+        }
         // A run that is under way on another CPU is waited for, where that can be.
         let in_task = super::here::try_with(|here| here.may_sleep()) == Some(true);
         while in_task

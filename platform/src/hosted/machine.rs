@@ -49,6 +49,7 @@ pub(super) struct CpuState {
     /// Whoever asks for a look at a switch is to be heard, although no thread changes. Only
     /// the CPU itself uses it.
     pub(super) switch_wanted: AtomicBool,
+    pub(super) injections: Injections,
     /// Of its idle thread, which runs only as what an interrupt comes upon.
     pub(super) idle_values: Values,
 }
@@ -93,7 +94,6 @@ pub(super) struct Inner {
     pub(super) sending: Mutex<()>,
     /// A thread has ended.
     ended: Condvar,
-    pub(super) injections: Injections,
     pub(super) checker: Box<Checker>,
     /// What was said, if it shall be kept.
     reports: Mutex<Option<Vec<String>>>,
@@ -123,6 +123,7 @@ impl Inner {
             calls: CallList::new(),
             deferred: List::new(),
             switch_wanted: AtomicBool::new(false),
+            injections: Injections::new(),
             idle_values: Values::new(),
         };
         let idle_words: Arc<[Eqs]> = (0..builder.possible).map(|_| Eqs::new()).collect();
@@ -146,7 +147,6 @@ impl Inner {
             online: AtomicU64::new(CpuMask::first_n(cpus).bits()),
             sending: Mutex::new(()),
             ended: Condvar::new(),
-            injections: Injections::new(),
             checker: Box::new(Checker::new()),
             reports: Mutex::new(None),
             start,
