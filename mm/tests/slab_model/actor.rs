@@ -8,11 +8,12 @@ use std::{
 
 use mm::{Gfp, Mm, slab::Slabs};
 use platform::{NodeId, Preempt, hosted::Hosted};
+use rcu::Rcu;
 
 use super::{
     caches::Made,
     model::{Held, Model, Whose},
-    world::{Random, World, node_of},
+    world::{Random, World, node_of, walk},
 };
 
 /// Memory that a thread or a CPU's interrupts hold at most.
@@ -209,6 +210,7 @@ impl Pile {
 pub struct Shared {
     pub mm: &'static Mm<Hosted>,
     pub slabs: &'static Slabs<Hosted>,
+    rcu: Arc<Rcu<Hosted>>,
     pub model: Model,
     /// Caches of everybody.
     pub caches: Vec<Arc<Made>>,
@@ -227,7 +229,8 @@ impl Shared {
         Self {
             mm: world.mm,
             slabs: world.slabs,
-            model: Model::default(),
+            rcu: Arc::clone(&world.rcu),
+            model: Model::new(world.mm),
             caches: (0..caches).filter_map(made).collect(),
             posted: Pile::default(),
             interrupts: Default::default(),
@@ -235,8 +238,16 @@ impl Shared {
         }
     }
 
-    /// Frees all that is in piles, and the caches; nobody holds anything.
+    /// Walks the heap. No other thread uses it, nor does an interrupt.
+    #[track_caller]
+    pub fn walk(&self) {
+        walk(self.slabs, &self.rcu);
+    }
+
+    /// Frees all that is in piles, and the caches; nobody holds anything else, and no other thread, nor an interrupt, uses
+    /// the heap. It is sound before.
     pub fn end(self) {
+        self.walk();
         let piles = self.interrupts.iter().chain([&self.posted]);
         for pile in piles {
             while let Some(held) = pile.with(Vec::pop) {

@@ -1,7 +1,8 @@
 //! The slab allocator on hosted machines against a simple model: what is held, and what was
 //! written to it.
 //!
-//! - [`world`]: a machine with memory, all allocators and RCU; at its end everything is back
+//! - [`world`]: a machine with memory, all allocators and RCU; at its end a walk of the heap finds it sound, and
+//!   everything is back
 //! - [`model`]: what is held: nothing overlaps, contents stay, nodes are those asked for
 //! - [`caches`]: caches by chance, and what their objects must look like
 //! - [`actor`]: operations on all of it, from threads and from interrupts

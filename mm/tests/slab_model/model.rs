@@ -1,12 +1,15 @@
 //! What is held: where, how large, and what is in it.
 
 use std::{
-    collections::BTreeMap,
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use mm::slab::layout::ObjectLayout;
+use mm::{Mm, PAGE_SIZE, slab::layout::ObjectLayout};
+use platform::hosted::Hosted;
 
 use super::caches::Made;
 
@@ -40,9 +43,20 @@ pub struct Held {
 // SAFETY: the memory belongs to who has this.
 unsafe impl Send for Held {}
 
-/// All memory that is held, by address: start and end.
-#[derive(Default)]
-pub struct Model(Mutex<BTreeMap<usize, usize>>);
+/// All memory that is held: a bit for each 8 bytes.
+///
+/// Without a lock, and with nothing but relaxed accesses: these order nothing, so that what orders the accesses of an
+/// object's users, one after the other, is the allocator alone. The thread sanitizer looks at that.
+pub struct Model {
+    /// The first byte's address.
+    base: usize,
+    bits: Box<[AtomicU64]>,
+}
+
+/// Bytes that a bit is for; objects share none.
+const UNIT: usize = 8;
+/// Bytes that a word of bits is for.
+const SPAN: usize = 64 * UNIT;
 
 /// What the word number `index` of memory at `at` is filled with.
 fn pattern(at: NonNull<u8>, seed: u64, index: usize) -> u64 {
@@ -52,9 +66,39 @@ fn pattern(at: NonNull<u8>, seed: u64, index: usize) -> u64 {
 }
 
 impl Model {
-    /// Nothing in `f` is a point, so that no interrupt finds the lock taken.
-    fn with<R>(&self, f: impl FnOnce(&mut BTreeMap<usize, usize>) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Nothing of this memory is held.
+    pub fn new(mm: &Mm<Hosted>) -> Self {
+        let frames = mm.frames();
+        let bytes = frames.end().index() * PAGE_SIZE as usize;
+        let bits = Box::new_zeroed_slice(bytes / SPAN);
+        Self {
+            base: frames.address_of(mm::Pfn(0)).addr(),
+            // SAFETY: zero is a number.
+            bits: unsafe { bits.assume_init() },
+        }
+    }
+
+    /// Turns the bits of some memory to `to`: the address of the first that had that value already, or is no memory.
+    fn turn(&self, at: usize, size: usize, to: bool) -> Result<(), usize> {
+        let mut from = at - self.base;
+        let end = from + size;
+        while from < end {
+            let stop = end.min((from / SPAN + 1) * SPAN);
+            let count = (stop - from).div_ceil(UNIT);
+            let mask = (u64::MAX >> (64 - count)) << (from % SPAN / UNIT);
+            let word = self.bits.get(from / SPAN).ok_or(from + self.base)?;
+            let was = if to {
+                word.fetch_or(mask, Relaxed)
+            } else {
+                !word.fetch_and(!mask, Relaxed)
+            };
+            if was & mask != 0 {
+                let unit = (was & mask).trailing_zeros() as usize;
+                return Err(self.base + from / SPAN * SPAN + unit * UNIT);
+            }
+            from = stop;
+        }
+        Ok(())
     }
 
     /// `at` was allocated: nobody else holds any of it. It gets contents.
@@ -68,18 +112,17 @@ impl Model {
         seed: u64,
     ) -> Held {
         let start = at.addr().get();
-        let end = start + size;
         if !start.is_multiple_of(align.max(8)) {
             let layout = whose.layout();
             panic!("{size} bytes at {start:#x} are not aligned to {align}: {layout:?}");
         }
-        let other = self.with(|held| {
-            let other = held.range(..end).next_back();
-            let other = other.map(|(from, to)| (*from, *to));
-            held.insert(start, end);
-            other.filter(|(_, to)| *to > start)
-        });
-        assert_eq!(other, None, "{start:#x}..{end:#x} is held already");
+        if let Err(taken) = self.turn(start, size, true) {
+            let of = match &whose {
+                Whose::Cache(made) => made.cache.name().as_str(),
+                Whose::Kmalloc => "kmalloc",
+            };
+            panic!("{size} bytes of {of} at {start:#x}: {taken:#x} is held already");
+        }
         let held = Held {
             at,
             size,
@@ -97,16 +140,18 @@ impl Model {
         if let Whose::Cache(made) = &held.whose {
             made.restore(held.at);
         }
-        let start = held.at.addr().get();
-        let end = self.with(|all| all.remove(&start));
-        assert_eq!(end, Some(start + held.size), "{start:#x} is not held so");
+        if let Err(free) = self.turn(held.at.addr().get(), held.size, false) {
+            panic!("{held:?}: {free:#x} is not held");
+        }
     }
 
     /// Nothing is held.
     #[track_caller]
     pub fn assert_empty(&self) {
-        let left = self.with(|held| held.len());
-        assert_eq!(left, 0, "so many are still held");
+        let held = |word: &AtomicU64| word.load(Relaxed) != 0;
+        let left = self.bits.iter().position(held);
+        let left = left.map(|word| self.base + word * SPAN);
+        assert_eq!(left, None, "something is still held behind that address");
     }
 }
 

@@ -34,6 +34,7 @@ fn sequences_on_one_cpu() {
             let shared = Shared::new(world, 3, seed);
             let mut actor = Actor::new(&shared, seed);
             ops.iter().for_each(|op| actor.run(op));
+            shared.walk();
             actor.end();
             shared.end();
         });
@@ -54,6 +55,7 @@ fn whole_slabs_come_and_go() {
             held.sort_unstable();
             held.dedup();
             assert_eq!(held.len(), 400);
+            shared.walk();
             if seed.is_multiple_of(2) {
                 held.reverse();
             }

@@ -8,13 +8,13 @@ use mm::{
     frame::FrameMap,
     hosted::{self, Memory, Reports},
     report::Kind,
-    slab::{Flags, KmemCache, Slabs, Spec},
+    slab::{Flags, KmemCache, Slabs, Spec, walk::Room},
 };
 use platform::{
-    NodeId,
+    NodeId, Platform,
     hosted::{Builder, Hosted, Machine},
 };
-use rcu::hosted::Engine;
+use rcu::{Rcu, hosted::Engine};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -63,7 +63,7 @@ pub struct World<'a> {
     pub mm: &'static Mm<Hosted>,
     /// Until the end of the run.
     pub slabs: &'static Slabs<Hosted>,
-    pub rcu: Arc<rcu::Rcu<Hosted>>,
+    pub rcu: Arc<Rcu<Hosted>>,
 }
 
 /// Makes a machine and runs `f` as a thread of its first CPU, which leaves nothing behind: no
@@ -94,13 +94,14 @@ fn run_in(machine: &Machine, memory: &Memory, f: impl FnOnce(&World<'_>)) {
     let first = lasting.counts();
     // SAFETY: the allocator of pages lasts longer.
     let slabs = Box::into_raw(Box::new(unsafe { Slabs::new(lasting) }));
+    // SAFETY: given back at the end.
+    let lasting_slabs: &'static Slabs<Hosted> = unsafe { &*slabs };
     {
         let engine = Engine::start(machine, rcu::Config::default());
         let world = World {
             machine,
             mm: lasting,
-            // SAFETY: given back at the end.
-            slabs: unsafe { &*slabs },
+            slabs: lasting_slabs,
             rcu: Arc::clone(&engine),
         };
         switch(world.slabs, &mut Random(machine.seed()));
@@ -116,8 +117,9 @@ fn run_in(machine: &Machine, memory: &Memory, f: impl FnOnce(&World<'_>)) {
         // What waits for a grace period goes first.
         engine.synchronize();
         engine.barrier();
+        walk(lasting_slabs, &engine);
         // SAFETY: nobody has anything of it any more.
-        let left = unsafe { (*slabs).stop() };
+        let left = unsafe { lasting_slabs.stop() };
         assert_eq!(left, 0, "caches have objects in use");
         // SAFETY: made by `into_raw`; nobody has anything of it any more.
         drop(unsafe { Box::from_raw(slabs) });
@@ -131,6 +133,23 @@ fn run_in(machine: &Machine, memory: &Memory, f: impl FnOnce(&World<'_>)) {
     lasting.audit().unwrap();
     // SAFETY: as for the slabs.
     drop(unsafe { Box::from_raw(mm) });
+}
+
+/// Walks the heap, which must be sound. No other thread uses it, nor does an interrupt.
+#[track_caller]
+pub fn walk(slabs: &Slabs<Hosted>, rcu: &Rcu<Hosted>) {
+    // Frees that were deferred on other CPUs: who serves a first call may be about to run them, and
+    // serves the second when that is done.
+    for _ in 0..2 {
+        Hosted::call(Hosted::online_cpus(), &|| ());
+    }
+    // Slabs that wait.
+    rcu.barrier();
+    let mut room = Box::new(Room::new());
+    // SAFETY: nobody else uses it, as the caller says; what else there was has ended.
+    if let Err(fault) = unsafe { slabs.walk(&mut room) } {
+        panic!("the walk: {fault}");
+    }
 }
 
 /// A cache that has given a slab back which then waits for RCU, which there is not yet.

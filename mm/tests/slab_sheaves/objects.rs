@@ -1,11 +1,7 @@
 //! Objects that know whether they are in use: one that is handed out twice, or freed twice, is
 //! noticed at once. What is lost is noticed at the end of a world, which wants all slabs back.
 
-use std::{
-    mem::MaybeUninit,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::{mem::MaybeUninit, ptr::NonNull};
 
 use mm::{
     Gfp,
@@ -32,9 +28,9 @@ impl Object {
     /// An object that was handed out just now.
     #[track_caller]
     pub fn new(object: NonNull<u8>) -> Self {
-        // SAFETY: at least a word, aligned, and the caller's.
-        let word = unsafe { object.cast::<AtomicU64>().as_ref() };
-        let was = word.swap(IN_USE, Relaxed);
+        // SAFETY: at least a word, aligned, and the caller's. (Nothing atomic: a sanitizer shall see whether the
+        // allocator has ordered its users.)
+        let was = unsafe { object.cast::<u64>().replace(IN_USE) };
         assert_ne!(was, IN_USE, "{object:?} is handed out, and in use");
         Self(object)
     }
@@ -43,8 +39,7 @@ impl Object {
     #[track_caller]
     pub fn end(self) -> NonNull<u8> {
         // SAFETY: as above.
-        let word = unsafe { self.0.cast::<AtomicU64>().as_ref() };
-        let was = word.swap(FREE, Relaxed);
+        let was = unsafe { self.0.cast::<u64>().replace(FREE) };
         assert_eq!(was, IN_USE, "{:?} is freed, and not in use", self.0);
         self.0
     }
