@@ -267,6 +267,12 @@ impl Word {
         (self.0 >> 8 & 0xff) as usize
     }
 
+    /// Whether it differs from `other` in more than the order.
+    #[inline(always)]
+    pub const fn is_other(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !0xff00 != 0
+    }
+
     /// The zone that it belongs to.
     #[inline(always)]
     pub const fn zone(self) -> ZoneIndex {
@@ -402,6 +408,17 @@ impl<L: Layout> FrameMap<L> {
         let address = self.layout.frame_map() + pfn.index() * size_of::<Frame>();
         // SAFETY: `new` was promised a descriptor there.
         unsafe { &*core::ptr::with_exposed_provenance::<Frame>(address) }
+    }
+
+    /// The descriptors of `count` frames from `pfn` on; `None` if memory ends before.
+    pub fn several(&self, pfn: Pfn, count: usize) -> Option<&[Frame]> {
+        let fits = count <= self.end.index().checked_sub(pfn.index())?;
+        let address = self.layout.frame_map() + pfn.index() * size_of::<Frame>();
+        // SAFETY: `new` was promised a descriptor for each frame below the end, in a row; all
+        // that changes in them is atomic.
+        fits.then(|| unsafe {
+            core::slice::from_raw_parts(core::ptr::with_exposed_provenance(address), count)
+        })
     }
 
     /// The number of the frame that a descriptor describes.

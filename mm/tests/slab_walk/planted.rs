@@ -194,7 +194,7 @@ fn a_slab_that_says_to_be_elsewhere_is_found() {
 
 #[test]
 fn what_only_the_allocator_could_do_wrong_is_found() {
-    let faults: [(Plant, &str); 13] = [
+    let faults: [(Plant, &str); 15] = [
         (
             Plant::LostSheaf,
             "cache planted: CPUs and barns have 1 sheaves, counted 2",
@@ -244,6 +244,8 @@ fn what_only_the_allocator_could_do_wrong_is_found() {
             Plant::ListLink,
             "cache planted: a list of node 0 has broken links behind 1 slabs",
         ),
+        (Plant::FreeTail, "is pages of order 0 in "),
+        (Plant::UsedTail, "is tail of order 5 in "),
     ];
     lone().run(|slabs| {
         let cache = cache(slabs, "planted", 64);
@@ -253,6 +255,8 @@ fn what_only_the_allocator_could_do_wrong_is_found() {
         free(cache, objects.drain(..1).collect());
         cache.shrink();
         free(cache, objects.drain(..70).collect());
+        // A block with tails.
+        let large = slabs.kmalloc(5 << 12, Gfp::KERNEL).unwrap();
         let before = tally(slabs);
         for (plant, expected) in faults {
             // SAFETY: nobody uses the cache meanwhile.
@@ -266,6 +270,8 @@ fn what_only_the_allocator_could_do_wrong_is_found() {
             let after = tally(slabs);
             assert_eq!(after.caches, before.caches, "{plant:?}");
         }
+        // SAFETY: allocated above.
+        unsafe { slabs.kfree(large) };
         free(cache, objects);
     });
 }

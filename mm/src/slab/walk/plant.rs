@@ -5,6 +5,7 @@ use std::boxed::Box;
 
 use platform::{CpuId, sync::AtomicU64};
 
+use crate::frame::{Pfn, State, Use};
 use crate::slab::{
     KmemCache, Machine, Slab, list::BEFORE, node::Node, percpu::CpuSheaves, sheaf::Sheaf,
 };
@@ -38,6 +39,10 @@ pub enum Plant {
     WrongWord,
     /// The last slab of the list of partial ones, of several, has a wrong link back.
     ListLink,
+    /// A tail of a free block says to be in use.
+    FreeTail,
+    /// The last tail of a used block names another order.
+    UsedTail,
 }
 
 /// Takes away what was planted.
@@ -144,7 +149,28 @@ impl<M: Machine> KmemCache<M> {
                 let before = slab.frame().links[BEFORE].swap(0, Relaxed);
                 Box::new(move || slab.frame().links[BEFORE].store(before, Relaxed))
             }
+            Plant::FreeTail => {
+                self.with_last_tail(|state| state == State::Free, (State::Used(Use::Pages), 0))
+            }
+            Plant::UsedTail => {
+                self.with_last_tail(|state| matches!(state, State::Used(_)), (State::Tail, 5))
+            }
         }
+    }
+
+    /// Gives the last tail of the first block of such a state another word.
+    fn with_last_tail(&self, of: fn(State) -> bool, wrong: (State, usize)) -> Undo<'_> {
+        let map = self.slabs().mm().frames();
+        let is_block = |pfn: &Pfn| {
+            let word = map.get(*pfn).expect("below the end").word();
+            of(word.state()) && word.order() > 0
+        };
+        let head = (0..map.end().0).map(Pfn).find(is_block).expect("a block");
+        let order = map.get(head).expect("just found").word().order();
+        let tail = map.get(head.add((1 << order) - 1)).expect("of the block");
+        let right = tail.word();
+        tail.set_word(right.with(wrong.0, wrong.1));
+        Box::new(move || tail.set_word(right))
     }
 
     /// Gives CPU 0 another main sheaf.
