@@ -72,7 +72,7 @@ pub fn under_each_lock(_: &mut Ctx, kind: RawKind) -> Outcome {
         };
         // Each run has one interrupt; where the host is slow it comes before the lock is held.
         let (mut runs, mut met) = (0, 0);
-        let swept = sweep(kind, 2_000, 2_060, &handler, || {
+        let swept = sweep(kind, 100_000, 100_060, &handler, || {
             runs += 1;
             cache.while_locked(lock, || {
                 met += u64::from(next.load(Ordering::Relaxed) < runs);
