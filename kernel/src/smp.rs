@@ -217,8 +217,17 @@ pub fn call_many(mask: CpuMask, f: &(dyn Fn() + Sync)) -> CpuMask {
 /// Raises the interrupt by which RCU asks, on those of `mask` that are online; does not wait.
 /// Not from NMI.
 pub fn ask_for_rcu(mask: CpuMask) {
+    raise(mask, vector::RCU);
+}
+
+/// The same for the interrupt that asks to [stand still](crate::standstill).
+pub fn ask_to_stand(mask: CpuMask) {
+    raise(mask, vector::STANDSTILL);
+}
+
+fn raise(mask: CpuMask, vector: u8) {
     for cpu in mask.intersection(online()) {
-        apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector::RCU);
+        apic::send_vector(boot::acpi().cpus[cpu.index()].apic_id, vector);
     }
 }
 

@@ -15,8 +15,6 @@ use crate::{
 /// How often a fault must be found, with time for the others to run in between: what they were
 /// in the middle of is over then.
 const TRIES: u32 = 20;
-/// How often others may be in the middle of something that the walk finds before it begins.
-const MOMENTS: u32 = 2_000;
 /// How long they run in between.
 const PAUSE_NS: u64 = 500_000;
 
@@ -48,7 +46,7 @@ impl core::error::Error for Error {}
 ///
 /// A [`Fault`] that stays.
 pub fn walk() -> Result<Tally, Error> {
-    let (mut tries, mut moments) = (0, 0);
+    let mut tries = 0;
     loop {
         let online = hotplug::read_lock();
         // So that no cache is created or destroyed just now.
@@ -65,12 +63,8 @@ pub fn walk() -> Result<Tally, Error> {
             Some(Ok(tally)) => return Ok(tally),
             Some(Err(fault)) => fault,
         };
-        if fault.is_moment() {
-            moments += 1;
-        } else {
-            tries += 1;
-        }
-        if tries == TRIES || moments == MOMENTS {
+        tries += 1;
+        if tries == TRIES {
             return Err(Error::Fault(fault));
         }
         sched::sleep_until(time::now_ns() + PAUSE_NS);

@@ -36,7 +36,7 @@ use crate::{
     arch::{context, irq, percpu::PerCpuCell, preempt},
     lockdep,
     machine::Kernel,
-    percpu, rcu, smp, time,
+    percpu, rcu, smp, standstill, time,
 };
 
 percpu! {
@@ -134,6 +134,7 @@ pub(super) fn adopt(thread: &Thread) {
 pub fn preempt() {
     // With interrupts off the switch waits until they come on.
     while preempt::switch_due() && irq::enabled() {
+        standstill::at_section_end();
         preempt::disable();
         reschedule();
         preempt::enable_no_switch();

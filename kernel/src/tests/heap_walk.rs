@@ -10,7 +10,9 @@ use mm::slab::{Flags, Spec, walk::At, whatis::What};
 
 use super::files::{names_in, text_of};
 use crate::files::{self, Error, Kind, Mode};
-use crate::kunit::{Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kfail, kunit_suite};
+use crate::kunit::{
+    Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ok, kfail, kunit_suite, rounds,
+};
 use crate::memory::{heap_walk, slab::slabs};
 use crate::sched::Builder;
 use crate::{hotplug, sched, shell, smp, standstill};
@@ -19,6 +21,7 @@ kunit_suite! {
     name: "heap_walk",
     cases: [
         others_stand_still,
+        none_stands_where_preemption_is_off,
         the_heap_is_sound,
         the_heap_is_sound_while_others_allocate,
         objects_are_found_where_they_are,
@@ -65,6 +68,37 @@ fn others_stand_still(_: &mut Ctx) -> Outcome {
     Ok(())
 }
 
+/// CPUs that are in such sections nearly all of the time are met outside of them.
+fn none_stands_where_preemption_is_off(_: &mut Ctx) -> Outcome {
+    static INSIDE: AtomicU64 = AtomicU64::new(0);
+    static OVER: AtomicBool = AtomicBool::new(false);
+    OVER.store(false, Ordering::Relaxed);
+    let online = hotplug::read_lock();
+    let mut threads = Vec::new();
+    for cpu in smp::online().without(smp::this_cpu()) {
+        let section = || {
+            // Relaxed: only numbers and signs, here and below; a CPU that stands orders them.
+            while !OVER.load(Ordering::Relaxed) {
+                let pinned = sched::Pinned::disable();
+                INSIDE.fetch_add(1, Ordering::Relaxed);
+                (0..200).for_each(|_| core::hint::spin_loop());
+                INSIDE.fetch_sub(1, Ordering::Relaxed);
+                drop(pinned);
+            }
+        };
+        let spawned = Builder::new()
+            .on(cpu)
+            .spawn(format_args!("inside"), section);
+        threads.push(kassert_ok!(spawned));
+    }
+    let looked = || standstill::with(&online, || INSIDE.load(Ordering::Relaxed));
+    let inside = (0..10).map(|_| looked()).find(|inside| *inside != Some(0));
+    OVER.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(crate::sched::JoinHandle::join);
+    kassert_eq!(inside, None);
+    Ok(())
+}
+
 fn the_heap_is_sound(_: &mut Ctx) -> Outcome {
     let tally = kassert_ok!(heap_walk::walk());
     kassert!(tally.caches > 10 && tally.slabs > 10, "{tally}");
@@ -103,7 +137,7 @@ fn beside_users<R>(f: impl FnOnce() -> R) -> Result<R, Stop> {
 }
 
 fn the_heap_is_sound_while_others_allocate(_: &mut Ctx) -> Outcome {
-    for _ in 0..5 {
+    for _ in 0..rounds(5, 2) {
         kassert_ok!(beside_users(heap_walk::walk)?);
     }
     Ok(())

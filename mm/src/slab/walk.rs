@@ -34,7 +34,7 @@
 //! # At rest
 //!
 //! [`Slabs::walk`] takes no lock: nobody else may run. Who stopped the other CPUs may have stopped one in
-//! the middle of something. Held locks are found first ([`Fault::is_moment`]); what is moved without a lock (a slab
+//! the middle of something. Held locks are found first, and are faults like others; what is moved without a lock (a slab
 //! between its list and the page allocator) can only be told from a fault by looking again
 //! later. So a walk that finds a fault is made again after the others ran, and only a
 //! fault that stays is one.

@@ -45,6 +45,8 @@ pub mod vector {
     pub const DEFERRED: u8 = 0xf3;
     /// RCU waits for the CPU.
     pub const RCU: u8 = 0xf4;
+    /// The CPU is to stand still.
+    pub const STANDSTILL: u8 = 0xf5;
     /// Local APIC error.
     pub const APIC_ERROR: u8 = 0xfe;
     /// Local APIC spurious.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     console, lockdep, machine, panic, rcu,
     report::{self, Kind},
-    sched, smp, softirq, sweep, timer,
+    sched, smp, softirq, standstill, sweep, timer,
 };
 
 const FETCH: u64 = 1 << 4;
@@ -98,6 +98,10 @@ fn interrupt(number: u8) {
             smp::RCU.add(1);
             apic::end_of_interrupt();
             rcu::interrupted();
+        }
+        vector::STANDSTILL => {
+            apic::end_of_interrupt();
+            standstill::interrupt();
         }
         vector::SERIAL => {
             console::receive();

@@ -154,18 +154,6 @@ impl Fault {
             problem,
         }
     }
-
-    /// Whether somebody was stopped in the middle of something: the walk has not begun, and
-    /// says nothing about the heap.
-    pub const fn is_moment(&self) -> bool {
-        matches!(
-            self.problem,
-            Problem::SheavesHeld(_)
-                | Problem::PagesHeld(_)
-                | Problem::BarnHeld(_)
-                | Problem::ListHeld(_)
-        )
-    }
 }
 
 impl fmt::Display for Fault {
