@@ -115,13 +115,29 @@ arrows! {
     /// A deferred free is made.
     DeferredRun = "deferred.run",
 
+    /// (Debug caches) an object of a fresh slab is free.
+    DebugMade = "debug.made",
+    /// free -> allocated.
+    DebugAlloc = "debug.alloc",
+    /// allocated -> free.
+    DebugFree = "debug.free",
+    /// free -> isolated: an allocation, or a free that checks the freelist, finds it damaged.
+    DebugIsolated = "debug.isolated",
+    /// free -> isolated: `validate` does.
+    DebugIsolatedByValidate = "debug.isolated_by_validate",
+    /// A state word was overwritten: it is what the freelist says.
+    DebugPutRight = "debug.put_right",
+    /// partial -> full: a slab's last free object goes.
+    DebugSlabFull = "debug.slab_full",
+    /// full -> partial.
+    DebugSlabPartial = "debug.slab_partial",
+
     /// A CPU gives up a sheaf of a live cache.
     CpuDrained = "cpu.drained",
     /// A CPU's sheaves are in use when they are asked for.
     DrainBusy = "cpu.drain_busy",
     /// A sheaf of a CPU that is gone, or of a cache that is not used any more.
     CpuDead = "cpu.dead",
-
 
     /// made -> listed.
     SlabMade = "slab.made",

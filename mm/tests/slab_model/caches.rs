@@ -100,6 +100,9 @@ impl Made {
             Err(mm::slab::CreateError::NoMemory) => return None,
             Err(error) => panic!("{spec:?}: {error}"),
         };
+        if random.one_in(8) {
+            cache.set_remote_node_defrag_ratio(50);
+        }
         let layout = cache.layout();
         // One that it was merged with may be smaller, with as much room.
         assert!(layout.usable as usize >= size);

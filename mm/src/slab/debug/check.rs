@@ -14,6 +14,7 @@ use core::{fmt, panic::Location, ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 use super::super::{
     Flags, KmemCache, Machine, Slab,
+    arrows::Arrow,
     freelist::Corrupt,
     word::{Freelist, Link},
 };
@@ -254,6 +255,7 @@ impl<M: Machine> KmemCache<M> {
         .tell();
         // SAFETY: as the caller promises.
         unsafe { self.set_state(object, otherwise) };
+        self.arrow(Arrow::DebugPutRight);
         Err(otherwise)
     }
 
@@ -318,7 +320,7 @@ impl<M: Machine> KmemCache<M> {
         .tell();
         if let Some(object) = object {
             // SAFETY: a free object of the slab.
-            unsafe { self.isolate(slab, object) };
+            unsafe { self.isolate(slab, object, caller) };
         }
         self.relink(slab);
     }
@@ -386,15 +388,19 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// Keeps a free object, which is on no freelist or is about to be left out of a new one, from being
-    /// used again.
+    /// used again. `caller`: who asked for the allocation or the free that found it damaged.
     ///
     /// # Safety
     ///
     /// As for [`fill_patterns`](Self::fill_patterns).
-    pub(super) unsafe fn isolate(&self, slab: Slab<M>, object: NonNull<u8>) {
+    pub(super) unsafe fn isolate(&self, slab: Slab<M>, object: NonNull<u8>, caller: Asker) {
         // SAFETY: as the caller promises.
         unsafe { self.set_state(object, State::Isolated) };
         slab.count_isolated();
+        self.arrow(match caller {
+            Some(_) => Arrow::DebugIsolated,
+            None => Arrow::DebugIsolatedByValidate,
+        });
     }
 
     /// Makes the freelist anew, of all objects whose state is free, and the counts with it.

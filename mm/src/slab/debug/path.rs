@@ -14,6 +14,7 @@ use platform::Mark;
 
 use super::super::{
     Flags, Hooks, KmemCache, Machine, Mode, Place, Slab,
+    arrows::Arrow,
     list::SlabList,
     node::{Lists, Node},
     word::{Freelist, Link},
@@ -98,10 +99,11 @@ impl<M: Machine> KmemCache<M> {
             // SAFETY: as above; it is on no list any more.
             unsafe {
                 if self.check_object(slab, object, State::Free, caller).written {
-                    self.isolate(slab, object);
+                    self.isolate(slab, object, caller);
                     continue;
                 }
                 self.set_state(object, State::Allocated);
+                self.arrow(Arrow::DebugAlloc);
                 let all = self.layout.object_size as usize;
                 self.set_requested(object, all);
                 self.fill_patterns(object, State::Allocated, all);
@@ -121,11 +123,13 @@ impl<M: Machine> KmemCache<M> {
             slab.freelist().set(word.with_listed(false));
             slab.set_place(Place::DebugFull);
             lists.full.push_back(slab);
+            self.arrow(Arrow::DebugSlabFull);
         } else if !word.is_listed() && !word.is_full() {
             lists.full.remove(slab);
             slab.set_place(Place::Partial);
             slab.freelist().set(word.with_listed(true));
             lists.partial.push_back(slab);
+            self.arrow(Arrow::DebugSlabPartial);
         }
     }
 
@@ -227,6 +231,7 @@ impl<M: Machine> KmemCache<M> {
                 self.zero(object);
             }
             self.set_state(object, State::Free);
+            self.arrow(Arrow::DebugFree);
             M::mark(Mark::Step);
             self.fill_patterns(object, State::Free, 0);
             if let Some(track) = track {

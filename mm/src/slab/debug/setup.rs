@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::super::{KmemCache, Machine, Slab};
+use super::super::{KmemCache, Machine, Slab, arrows::Arrow};
 use super::{
     info::{State, Which},
     pattern::{PADDING, Pattern},
@@ -35,6 +35,7 @@ impl<M: Machine> KmemCache<M> {
         // SAFETY: an object of a slab that nobody else knows.
         unsafe {
             self.set_state(object, State::Free);
+            self.arrow(Arrow::DebugMade);
             self.fill_patterns(object, State::Free, 0);
             if self.flags.contains(Flags::STORE_USER) {
                 self.clear_track(object, Which::Allocation);

@@ -77,7 +77,7 @@ impl<M: Machine> KmemCache<M> {
                 let found = self.check_object(slab, object, state, None);
                 faults += found.count;
                 if found.written {
-                    self.isolate(slab, object);
+                    self.isolate(slab, object, None);
                     isolated += 1;
                 }
             }
