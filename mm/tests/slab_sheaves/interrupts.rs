@@ -2,7 +2,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed},
+    atomic::{
+        AtomicBool, AtomicPtr, AtomicU64,
+        Ordering::{AcqRel, Relaxed},
+    },
 };
 
 use mm::{Gfp, hosted::Memory, slab::Spec};
@@ -20,7 +23,8 @@ use crate::{
     world::{MIB, World},
 };
 
-/// Places where a handler leaves an object until the next one finds it.
+/// Places where a handler leaves an object until the next one, perhaps of another CPU, finds it: who frees it
+/// comes after who used it.
 #[derive(Default)]
 struct Slots([AtomicPtr<u8>; 8]);
 
@@ -33,12 +37,12 @@ impl Slots {
         free: impl FnOnce(Object),
     ) -> bool {
         let slot = &self.0[at as usize % self.0.len()];
-        if let Some(object) = std::ptr::NonNull::new(slot.swap(std::ptr::null_mut(), Relaxed)) {
+        if let Some(object) = std::ptr::NonNull::new(slot.swap(std::ptr::null_mut(), AcqRel)) {
             free(Object(object));
             return true;
         }
         let Some(object) = alloc() else { return false };
-        let was = slot.swap(object.0.as_ptr(), Relaxed);
+        let was = slot.swap(object.0.as_ptr(), AcqRel);
         // A handler that came in between.
         if let Some(was) = std::ptr::NonNull::new(was) {
             free(Object(was));
@@ -48,7 +52,7 @@ impl Slots {
 
     fn end(&self, cache: &Cache) {
         for slot in &self.0 {
-            let object = slot.swap(std::ptr::null_mut(), Relaxed);
+            let object = slot.swap(std::ptr::null_mut(), AcqRel);
             if let Some(object) = std::ptr::NonNull::new(object) {
                 free(cache, Object(object));
             }
