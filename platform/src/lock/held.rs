@@ -18,7 +18,7 @@ pub trait Held {
 /// platform::lock::assert_above::<Leaf, Tree>();
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0080
 /// platform::lock_class! {
 ///     struct Tree = ("tree", 10);
 ///     struct Leaf = ("leaf", 20);

@@ -51,7 +51,7 @@ use crate::Gfp;
 ///
 /// The allocator has to be there for ever, since boxes may be:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0521
 /// use mm::slab::{Cache, Flags, Slabs};
 /// use platform::hosted::Hosted;
 ///

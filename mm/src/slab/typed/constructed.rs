@@ -18,8 +18,28 @@ pub trait Construct: Send {
 }
 
 /// A cache of `T`s that are made once, when their slab is, and keep their value from one user to the next: for what is
-/// dear to make. Their memory goes without a drop, so a `T` that needs one does not compile. Dropping the cache destroys
-/// it, and may sleep.
+/// dear to make. Dropping the cache destroys it, and may sleep.
+///
+/// Their memory goes without a drop, so a `T` that needs one does not compile:
+///
+/// ```compile_fail,E0080
+/// use mm::slab::{Flags, Slabs, typed::{Construct, ConstructedCache}};
+/// use platform::hosted::Hosted;
+///
+/// struct Buffer(Vec<u8>);
+///
+/// impl Construct for Buffer {
+///     fn construct() -> Self {
+///         Self(Vec::new())
+///     }
+/// }
+///
+/// fn dropped(slabs: &'static Slabs<Hosted>) {
+///     let _ = ConstructedCache::<Buffer, Hosted>::new(slabs, "dropped", Flags::empty());
+/// }
+/// // What nobody uses is not compiled so far.
+/// let _: fn(&'static Slabs<Hosted>) = dropped;
+/// ```
 pub struct ConstructedCache<T, M: Machine>(Owned<M>, PhantomData<fn() -> T>);
 
 impl<T: Construct, M: Machine> ConstructedCache<T, M> {
