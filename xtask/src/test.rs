@@ -38,7 +38,8 @@ use kernel_base::cmdline::DEFAULT_CASE_TIMEOUT_MS;
 
 use self::filter::Filter;
 pub use self::filter::Kind;
-use self::host::{Host, RECURSION_GUARD};
+pub use self::host::Sanitizer;
+use self::host::{Host, RECURSION_GUARD, Sanitized};
 use self::kernel::Job;
 use self::outcome::{CaseResult, Outcome, Totals, full_name};
 use self::qemu::Qemu;
@@ -85,6 +86,7 @@ struct Run<'a> {
     tier: Tier,
     logs: PathBuf,
     junit: PathBuf,
+    sanitized: Option<Sanitized>,
 }
 
 impl<'a> Run<'a> {
@@ -113,9 +115,12 @@ impl<'a> Run<'a> {
                 workspace::target().join("test-logs"),
             ),
         };
+        // Guests have none.
+        let only = args.sanitize.map(|_| Kind::Host).or(args.only);
         Ok(Self {
             args,
-            filter: Filter::new(args.filters.clone(), args.only),
+            filter: Filter::new(args.filters.clone(), only),
+            sanitized: args.sanitize.map(Sanitized::find).transpose()?,
             tier: Tier::choose(args.long, std::env::var("CI").ok().as_deref()),
             logs,
             junit: args.junit.clone().unwrap_or(junit),
@@ -138,6 +143,7 @@ impl<'a> Run<'a> {
             filter: &self.filter,
             logs: self.logs.clone(),
             tier: self.tier,
+            sanitized: self.sanitized.clone(),
         }
     }
 

@@ -41,6 +41,13 @@ const LEAKS: [&str; 14] = [
     "RUST_RECURSION_COUNT",
 ];
 
+/// Keeps another cargo from being led astray.
+pub fn without_leaks(command: &mut Command) {
+    for name in LEAKS {
+        command.env_remove(name);
+    }
+}
+
 /// A usable compiler for bare metal.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
@@ -143,9 +150,7 @@ impl Toolchain {
             Road::Rustup => Command::new("cargo"),
             Road::Distribution => Command::new(road::DISTRIBUTION_CARGO),
         };
-        for name in LEAKS {
-            command.env_remove(name);
-        }
+        without_leaks(&mut command);
         command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER", &self.lld);
         if self.road == Road::Distribution {
             // Debian's stable compiler builds its own library: that is what the variable is for.

@@ -33,7 +33,8 @@ Examples:
   cargo xtask test --cpus 2 --nodes 1         on one machine of this shape
   cargo xtask test --preemptible 'rcu*.*'     with RCU's other flavour
   cargo xtask test --long                     everything, for its stated duration
-  CI=true cargo xtask test                    everything, with durations cut to a twentieth
+  CI=true cargo xtask test                    everything, with durations cut to a fiftieth
+  cargo xtask test --sanitize thread 'host/granary-mm/slab_*'
   cargo xtask test --torture 10m --cpus 8     torture RCU; --preemptible: the other flavour
   cargo xtask test --torture 5s --icount --cpus 4 --seed 7    a run that repeats exactly";
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{MachineArgs, TortureArgs};
-use crate::test::Kind;
+use crate::test::{Kind, Sanitizer};
 
 /// Options of `test`.
 #[derive(Clone, Debug, Args)]
@@ -26,6 +26,10 @@ pub struct TestArgs {
     /// Run only tests of this kind
     #[arg(long, value_enum, value_name = "KIND")]
     pub only: Option<Kind>,
+
+    /// Run the host tests of platform, rcu and mm under a sanitizer, built by a nightly compiler; nothing else
+    #[arg(long, value_enum, value_name = "SANITIZER", conflicts_with_all = ["only", "shuffle", "torture"])]
+    pub sanitize: Option<Sanitizer>,
 
     /// List the tests instead of running them
     #[arg(long)]

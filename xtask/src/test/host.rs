@@ -7,12 +7,14 @@
 
 mod build;
 mod libtest;
+mod sanitize;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use self::build::Binary;
+pub use self::sanitize::{Sanitized, Sanitizer};
 
 use super::filter::Filter;
 use super::outcome::{CaseResult, Outcome, full_name};
@@ -42,6 +44,8 @@ pub struct Host<'a> {
     pub logs: PathBuf,
     /// How long the long ones run.
     pub tier: Tier,
+    /// Under a sanitizer: only what it makes sense for, and no documentation tests.
+    pub sanitized: Option<Sanitized>,
 }
 
 impl Host<'_> {
@@ -60,18 +64,23 @@ impl Host<'_> {
                 reporter.group_ended(&package[0].group(), since.elapsed());
             }
         }
-        self.doc_tests(&Packages::of(&binaries, self.root), reporter);
+        if self.sanitized.is_none() {
+            self.doc_tests(&Packages::of(&binaries, self.root), reporter);
+        }
     }
 
     /// The full names of all selected tests.
     pub fn list(&self) -> anyhow::Result<Vec<String>> {
-        let binaries = build::build(self.cargo(), |_| {})
+        let binaries = build::build(self.cargo(), self.targets(), |_| {})
             .map_err(|lines| anyhow::Error::msg(lines.join("\n")))?;
         let packages = Packages::of(&binaries, self.root);
         let mut names = Vec::new();
         for binary in binaries {
             let own = self.selected(&binary).into_iter();
             names.extend(own.map(|name| full_name(&binary.group(), &binary.test_name(&name))));
+        }
+        if self.sanitized.is_some() {
+            return Ok(names);
         }
         let docs = self.listed_doc_tests().into_iter().map(|name| {
             let (group, name) = packages.doc_test(&name);
@@ -82,8 +91,10 @@ impl Host<'_> {
     }
 
     fn cargo(&self) -> Command {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        let mut command = match &self.sanitized {
+            Some(sanitized) => sanitized.cargo(),
+            None => Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+        };
         command
             .current_dir(self.root)
             .env(RECURSION_GUARD, self.logs.join("host.d"))
@@ -91,9 +102,14 @@ impl Host<'_> {
         command
     }
 
+    /// What cargo is told to build; nothing: all.
+    fn targets(&self) -> impl Iterator<Item = &'static str> {
+        self.sanitized.iter().flat_map(Sanitized::targets)
+    }
+
     fn build(&self, reporter: &Reporter) -> Option<Vec<Binary>> {
         reporter.status("host: building the tests");
-        match build::build(self.cargo(), |text| {
+        match build::build(self.cargo(), self.targets(), |text| {
             reporter.status(format!("host: {text}"))
         }) {
             Ok(binaries) => Some(binaries),
@@ -136,6 +152,9 @@ impl Host<'_> {
         let log = self
             .logs
             .join(format!("host-{}-{}.log", binary.package, binary.target));
+        if let Some(sanitized) = &self.sanitized {
+            sanitized.prepare(&mut command, &log);
+        }
         let mut run = Output::new(&log);
         let ended = run.follow(command, |parser, name| {
             let (done, all) = (parser.done(), parser.announced());
@@ -153,7 +172,13 @@ impl Host<'_> {
             reporter.case(CaseResult::new(&group, binary.test_name(&name), outcome).with_log(&log));
         }
         let complete = complete && missing.is_empty();
-        if let Some(outcome) = verdict(&ended, complete, failed, &missing, &run.tail) {
+        let outcome = match &self.sanitized {
+            Some(sanitized) if ended == Ended::Status(Some(sanitize::STATUS)) => {
+                Some(Outcome::Failed(sanitized.found(&log)))
+            }
+            _ => verdict(&ended, complete, failed, &missing, &run.tail),
+        };
+        if let Some(outcome) = outcome {
             reporter.case(
                 CaseResult::new(&group, format!("({})", binary.target), outcome).with_log(&log),
             );

@@ -48,15 +48,20 @@ impl Binary {
     }
 }
 
-/// Builds all test binaries of the default members. `status` is told what is
+/// Builds all test binaries of the default members, or what `targets` say. `status` is told what is
 /// being compiled. The error is cargo's own, line by line.
-pub fn build(mut cargo: Command, mut status: impl FnMut(&str)) -> Result<Vec<Binary>, Vec<String>> {
+pub fn build<'a>(
+    mut cargo: Command,
+    targets: impl Iterator<Item = &'a str>,
+    mut status: impl FnMut(&str),
+) -> Result<Vec<Binary>, Vec<String>> {
     cargo.args([
         "test",
         "--no-run",
         "--message-format",
         "json-render-diagnostics",
     ]);
+    cargo.args(targets);
     cargo
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
