@@ -48,9 +48,11 @@ fn objects_come_and_go() {
                 let mut random = Random(size as u64);
                 let mut held: Vec<Filled> = Vec::new();
                 let steps = rounds(5000, 300);
+                // A third of the memory.
+                let most = (10 * MIB) as usize / size.next_power_of_two();
                 for step in 0..steps {
                     // More and more, then fewer and fewer.
-                    let grows = random.below(steps) > step;
+                    let grows = random.below(steps) > step && held.len() < most;
                     if grows {
                         held.push(Filled::new(cache, take(cache), random.next()));
                     } else if !held.is_empty() {
