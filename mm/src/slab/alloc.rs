@@ -49,7 +49,7 @@ impl<M: Machine> KmemCache<M> {
     pub fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         let caller = Location::caller();
         self.alloc_or(gfp, caller, |sheaves| match sheaves {
-            None => self.alloc_slowly(gfp, caller),
+            None => self.alloc_slowly(Found::Taken, gfp, caller),
             Some(sheaves) => self.alloc_from_empty(sheaves, gfp, caller),
         })
     }
@@ -75,24 +75,41 @@ impl<M: Machine> KmemCache<M> {
         self.hand_out(gfp, object, caller)
     }
 
-    /// [`alloc_slowly`](Self::alloc_slowly) with the lock held. (Giving it back here keeps the
+    /// An allocation that has found main empty. (Going on with the lock held also keeps the
     /// fast path from looking twice whether there was an object.)
     #[cold]
     #[inline(never)]
-    fn alloc_from_empty(
+    pub(super) fn alloc_from_empty(
         &self,
-        sheaves: SheavesGuard<'_, M>,
+        mut sheaves: SheavesGuard<'_, M>,
         gfp: Gfp,
         caller: &'static Location<'static>,
     ) -> Option<NonNull<u8>> {
+        let mut surplus = Stack::default();
+        let found = if gfp.contains(Gfp::NOLOCK) {
+            Found::Nothing
+        } else {
+            let home = pair_of(self.home());
+            self.take_from(&mut sheaves, home, From::Own, &mut surplus)
+        };
         drop(sheaves);
-        self.alloc_slowly(gfp, caller)
+        if surplus.top.is_some() {
+            // SAFETY: they are nobody else's, and empty.
+            unsafe { self.free_sheaves(surplus) };
+        }
+        let Found::Object(object) = found else {
+            return self.alloc_slowly(found, gfp, caller);
+        };
+        self.count(Stat::AllocSlowpath);
+        self.hand_out(gfp, object, caller)
     }
 
+    /// An allocation that has `found` no object in this CPU's sheaves, nor in slabs of its own node.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slowly(
         &self,
+        found: Found,
         gfp: Gfp,
         caller: &'static Location<'static>,
     ) -> Option<NonNull<u8>> {
@@ -100,15 +117,20 @@ impl<M: Machine> KmemCache<M> {
             return self.alloc_nolock_for(None, gfp, caller);
         }
         self.count(Stat::AllocSlowpath);
-        let object = self.take_one(gfp, caller)?;
+        let object = self.take_one(found, gfp, caller)?;
         self.hand_out(gfp, object, caller)
     }
 
     /// An object by way of this CPU's sheaves, if they can be used; without hooks.
-    fn take_one(&self, gfp: Gfp, caller: &'static Location<'static>) -> Option<NonNull<u8>> {
+    fn take_one(
+        &self,
+        mut found: Found,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
         if self.capacity() > 0 {
             for _ in 0..TRIES {
-                match self.take_here(From::Own) {
+                match found {
                     Found::Object(object) => return Some(object),
                     Found::Taken => {
                         self.count(Stat::AllocLockTaken);
@@ -136,6 +158,10 @@ impl<M: Machine> KmemCache<M> {
                         }
                     }
                 }
+                found = self.take_here(From::Own);
+            }
+            if let Found::Object(object) = found {
+                return Some(object);
             }
         }
         self.alloc_single(None, gfp, Mode::Spin, caller)
@@ -161,24 +187,20 @@ impl<M: Machine> KmemCache<M> {
         from: From,
         surplus: &mut Stack,
     ) -> Found {
-        // SAFETY: the lock is held, so main and spare are this one's.
-        unsafe {
-            if let Some(object) = Sheaf::pop(sheaves.main) {
-                return Found::Object(object);
-            }
-            if sheaves.swap_for_objects() {
-                self.arrow(Arrow::AllocSwap);
-            } else if !self.exchange_empty_main(sheaves, home, Mode::Spin, surplus) {
-                if sheaves.has_no_main() {
-                    return Found::NoMain;
-                }
-                self.refill_main(sheaves, home, from);
-            }
-            match Sheaf::pop(sheaves.main) {
-                Some(object) => Found::Object(object),
-                None => Found::Nothing,
-            }
+        // SAFETY: the lock is held, so main is this one's.
+        if let Some(object) = unsafe { Sheaf::pop(sheaves.main) } {
+            return Found::Object(object);
         }
+        if sheaves.swap_for_objects() {
+            self.arrow(Arrow::AllocSwap);
+        } else if !self.exchange_empty_main(sheaves, home, Mode::Spin, surplus) {
+            if sheaves.has_no_main() {
+                return Found::NoMain;
+            }
+            self.refill_main(sheaves, home, from);
+        }
+        // SAFETY: as above.
+        unsafe { Sheaf::pop(sheaves.main) }.map_or(Found::Nothing, Found::Object)
     }
 
     /// A full sheaf of the barn for main, which is empty. The local lock is held. `false`: the barn has none,

@@ -36,20 +36,45 @@ impl<M: Machine> KmemCache<M> {
         let hooks = self.hooks();
         // SAFETY: as the caller promises. The lock is held.
         unsafe {
+            // Two paths, so that the one without nodes has nothing of the other.
+            if !hooks.intersects(Hooks::FREE | Hooks::NUMA) {
+                return self.free_here(false, object, Location::caller());
+            }
             if hooks.intersects(Hooks::FREE) {
                 return self.free_hooked(hooks, object, Location::caller());
             }
-            let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
-                return self.free_without_lock(object, Location::caller());
+            self.free_here(true, object, Location::caller());
+        }
+    }
+
+    /// An object goes into this CPU's sheaves; if it may be of another node (`numa`), and is, to its slab.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[inline(always)]
+    unsafe fn free_here(
+        &self,
+        numa: bool,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) {
+        // SAFETY: as the caller promises. The lock is held.
+        unsafe {
+            let Some((sheaves, home)) = self.lock_here() else {
+                return self.free_without_lock(object, caller);
             };
+            if numa && home != self.pair_of_object(object) {
+                return self.free_remote(sheaves, object, caller);
+            }
             if !Sheaf::push(sheaves.main, object) {
-                return self.free_to_full(sheaves, object, Location::caller());
+                return self.free_to_full(sheaves, object, caller);
             }
         }
         self.count(Stat::FreeFastpath);
     }
 
-    /// [`free_slowly`](Self::free_slowly) with the lock held, as for allocations.
+    /// A free that has found main full; with the lock held, as for allocations.
     ///
     /// # Safety
     ///
@@ -62,64 +87,26 @@ impl<M: Machine> KmemCache<M> {
         object: NonNull<u8>,
         caller: &'static Location<'static>,
     ) {
-        drop(sheaves);
-        // SAFETY: as the caller promises.
-        unsafe { self.free_slowly(object, caller) };
-    }
-
-    /// Freeing where there is more to do. On machines with several nodes that is always so: the
-    /// object's node is looked at.
-    ///
-    /// # Safety
-    ///
-    /// As for [`free`](Self::free).
-    #[inline(never)]
-    unsafe fn free_hooked(
-        &self,
-        hooks: Hooks,
-        object: NonNull<u8>,
-        caller: &'static Location<'static>,
-    ) {
-        // SAFETY: as the caller promises.
+        self.count(Stat::FreeSlowpath);
+        // SAFETY: the lock is held, and there is room; or else the object goes to its slab.
         unsafe {
-            if hooks.intersects(Hooks::FREE.difference(Hooks::NUMA)) {
-                return self.free_hooked_more(hooks, object, caller);
+            if let Some(sheaves) = self.make_room_in(sheaves, true) {
+                let pushed = Sheaf::push(sheaves.main, object);
+                debug_assert!(pushed, "there was room");
+                return;
             }
-            self.free_by_node(object, caller);
+            self.free_to_slab(object, caller);
         }
     }
 
-    /// An object of the CPU's own node goes into its sheaves, another to its slab.
-    ///
-    /// # Safety
-    ///
-    /// As for [`free`](Self::free).
-    #[inline(always)]
-    unsafe fn free_by_node(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
-        // SAFETY: as the caller promises. The lock is held.
-        unsafe {
-            let pair = self.pair_of_object(object);
-            let Some((sheaves, home)) = self.lock_here() else {
-                return self.free_without_lock(object, caller);
-            };
-            if home != pair {
-                return self.free_remote(sheaves, object, caller);
-            }
-            if !Sheaf::push(sheaves.main, object) {
-                return self.free_to_full(sheaves, object, caller);
-            }
-        }
-        self.count(Stat::FreeFastpath);
-    }
-
-    /// More than that.
+    /// Freeing where there is more to do.
     ///
     /// # Safety
     ///
     /// As for [`free`](Self::free).
     #[cold]
     #[inline(never)]
-    unsafe fn free_hooked_more(
+    unsafe fn free_hooked(
         &self,
         hooks: Hooks,
         object: NonNull<u8>,
@@ -131,7 +118,7 @@ impl<M: Machine> KmemCache<M> {
                 return self.free_past_sheaves(hooks, object, caller);
             }
             self.hook_free(hooks, object);
-            self.free_by_node(object, caller);
+            self.free_here(hooks.contains(Hooks::NUMA), object, caller);
         }
     }
 
@@ -203,28 +190,6 @@ impl<M: Machine> KmemCache<M> {
             if dying {
                 self.release();
             }
-        }
-    }
-
-    /// Freeing when main has no room, or cannot be used.
-    ///
-    /// # Safety
-    ///
-    /// As for [`free`](Self::free).
-    #[cold]
-    #[inline(never)]
-    unsafe fn free_slowly(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
-        self.count(Stat::FreeSlowpath);
-        // SAFETY: the lock is held, and there is room; or else the object goes to its slab.
-        unsafe {
-            if self.capacity() > 0
-                && let Some(sheaves) = self.lock_with_room(true)
-            {
-                let pushed = Sheaf::push(sheaves.main, object);
-                debug_assert!(pushed, "there was room");
-                return;
-            }
-            self.free_to_slab(object, caller);
         }
     }
 

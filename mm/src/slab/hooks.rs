@@ -10,8 +10,7 @@ impl Hooks {
     /// What concerns allocations.
     pub(crate) const ALLOC: Self = Self::ZERO_ON_ALLOC.union(Self::FAULTS).union(Self::PROFILE);
     /// What concerns frees, before the object goes anywhere.
-    pub(crate) const FREE: Self = Self::NUMA
-        .union(Self::ZERO_ON_FREE)
+    pub(crate) const FREE: Self = Self::ZERO_ON_FREE
         .union(Self::PROFILE)
         .union(Self::DEBUG)
         .union(Self::DYING);

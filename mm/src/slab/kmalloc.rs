@@ -21,7 +21,7 @@ use core::{cell::UnsafeCell, mem::MaybeUninit, panic::Location, ptr::NonNull};
 
 use platform::NodeId;
 
-use super::{Hooks, KmemCache, Machine, Mode, Slabs, percpu::SheavesGuard};
+use super::{Hooks, KmemCache, Machine, Mode, Slabs, alloc::Found, percpu::SheavesGuard};
 use crate::Gfp;
 pub use size::{MAX_CACHED, SIZES};
 
@@ -122,8 +122,10 @@ impl<M: Machine> KmemCache<M> {
         gfp: Gfp,
         caller: &'static Location<'static>,
     ) -> Option<NonNull<u8>> {
-        drop(sheaves);
-        let object = self.alloc_slowly(gfp, caller)?;
+        let object = match sheaves {
+            None => self.alloc_slowly(Found::Taken, gfp, caller),
+            Some(sheaves) => self.alloc_from_empty(sheaves, gfp, caller),
+        }?;
         self.note_size(object, size);
         Some(object)
     }

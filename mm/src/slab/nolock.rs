@@ -100,10 +100,11 @@ impl<M: Machine> KmemCache<M> {
             if hooks.intersects(Hooks::FREE) {
                 return self.free_nolock_slowly(hooks, object, caller);
             }
-            let Some(sheaves) = self.cpus.try_lock_in(|cpu| &cpu.sheaves) else {
+            let Some((sheaves, home)) = self.lock_here() else {
                 return self.free_nolock_slowly(hooks, object, caller);
             };
-            if !Sheaf::push(sheaves.main, object) {
+            let is_remote = hooks.contains(Hooks::NUMA) && home != self.pair_of_object(object);
+            if is_remote || !Sheaf::push(sheaves.main, object) {
                 drop(sheaves);
                 return self.free_nolock_slowly(hooks, object, caller);
             }

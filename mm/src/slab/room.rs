@@ -24,19 +24,42 @@ enum Room {
 }
 
 impl<M: Machine> KmemCache<M> {
-    /// The sheaves of this CPU, with room in main. `None`: they are in use by what this has
-    /// interrupted, or there is no memory for a sheaf, or (not `flush`) the barn is full. Any
-    /// context but NMI, no lock of the slab allocator held.
+    /// The sheaves of this CPU, with room in main; else as [`make_room_in`](Self::make_room_in).
     pub(super) fn lock_with_room(&self, flush: bool) -> Option<SheavesGuard<'_, M>> {
+        let sheaves = self.lock_to_free()?;
+        self.make_room_in(sheaves, flush)
+    }
+
+    /// The sheaves of this CPU. `None`: they are in use by what this has interrupted.
+    fn lock_to_free(&self) -> Option<SheavesGuard<'_, M>> {
+        let sheaves = self.cpus.try_lock_in(|cpu| &cpu.sheaves);
+        if sheaves.is_none() {
+            self.count(Stat::FreeLockTaken);
+            self.arrow(Arrow::FreeLockTaken);
+        }
+        sheaves
+    }
+
+    /// Makes room in main of the CPU that runs this: its sheaves, or another CPU's if it runs on another by then. `None`: they
+    /// are in use by what this has interrupted, or there is no memory for a sheaf, or (not `flush`) the barn is full, or the
+    /// cache has no sheaves. Any context but NMI, no lock of the slab allocator held but this.
+    pub(super) fn make_room_in<'a>(
+        &'a self,
+        sheaves: SheavesGuard<'a, M>,
+        flush: bool,
+    ) -> Option<SheavesGuard<'a, M>> {
+        if self.capacity() == 0 {
+            return None;
+        }
         // An empty sheaf in hand.
         let mut fresh: Option<NonNull<Sheaf>> = None;
         let mut may_allocate = true;
+        let mut held = Some(sheaves);
         for _ in 0..TRIES {
-            let Some((mut sheaves, home)) = self.lock_here() else {
-                self.count(Stat::FreeLockTaken);
-                self.arrow(Arrow::FreeLockTaken);
+            let Some(mut sheaves) = held.take().or_else(|| self.lock_to_free()) else {
                 break;
             };
+            let home = pair_of(self.home());
             match self.make_room(&mut sheaves, home, &mut fresh, Mode::Spin) {
                 Room::There => {
                     let Some(empty) = fresh else {
