@@ -2,7 +2,7 @@
 
 They read the memory of a guest that is stopped, wherever that is, and change nothing: a guest
 that has crashed or hangs can be looked at as well. What they print is what the kernel's own
-shell prints for the same (see each command), which `cargo xtask test boot/gdb-slab` compares.
+shell prints for the same (see each command), which `cargo xtask test boot/gdb-heap` compares.
 """
 
 import os

@@ -30,6 +30,12 @@ pub struct Event {
 }
 
 impl Event {
+    /// The return addresses that there are, innermost first.
+    pub fn callers(&self) -> &[usize] {
+        let depth = self.stack.iter().position(|address| *address == 0);
+        &self.stack[..depth.unwrap_or(DEPTH)]
+    }
+
     /// What happens here and now. Any context.
     #[inline(always)]
     fn now<M: Machine>() -> Self {
@@ -98,7 +104,7 @@ impl fmt::Display for Record {
                     "  {what} by thread {} on cpu{} at {} ns:",
                     event.thread, event.cpu, event.at_ns
                 )?;
-                for address in event.stack.iter().take_while(|address| **address != 0) {
+                for address in event.callers() {
                     write!(f, " {address:#x}")?;
                 }
                 writeln!(f)

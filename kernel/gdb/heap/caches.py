@@ -4,7 +4,20 @@ from .frames import SLAB, Frames
 from .memory import at, number, per_cpu_offsets, read, static, text, where, word
 
 # `slab/spec.rs`, `slab/cache.rs`, `slab/page.rs`, `slab/word.rs`.
-FLAGS = {"RED_ZONE": 1 << 1, "DEBUG": 0xF, "STORE_USER": 1 << 3, "TYPESAFE_BY_RCU": 1 << 7}
+FLAG_NAMES = (
+    "CONSISTENCY_CHECKS",
+    "RED_ZONE",
+    "POISON",
+    "STORE_USER",
+    "HWCACHE_ALIGN",
+    "PANIC",
+    "NO_MERGE",
+    "TYPESAFE_BY_RCU",
+    "RECLAIM_ACCOUNT",
+    "NO_SHEAVES",
+    "KMALLOC",
+)
+FLAGS = {name: 1 << bit for bit, name in enumerate(FLAG_NAMES)} | {"DEBUG": 0xF}
 DYING = 1 << 6
 DEBUG_FULL, WAITS_FOR_RCU = 2, 3
 NONE = 0xFFFF
@@ -93,6 +106,11 @@ class Cache:
     def has(self, flag):
         """Whether it has (any of) a flag."""
         return bool(self.flags & FLAGS[flag])
+
+    def flag_names(self):
+        """All its flags, in words."""
+        names = [name for name in FLAG_NAMES if self.has(name)]
+        return "flags " + " | ".join(names) if names else "no flags"
 
     @property
     def name(self):

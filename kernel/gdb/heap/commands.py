@@ -44,8 +44,13 @@ def cache(heap, argument):
 def whatis(heap, argument):
     if not argument:
         raise gdb.GdbError("granary whatis needs an address")
-    address = int(gdb.parse_and_eval(argument).cast(gdb.lookup_type("u64"))) % (1 << 64)
+    try:
+        value = gdb.parse_and_eval(argument)
+        address = int(value.cast(gdb.lookup_type("u64"))) % (1 << 64)
+    except gdb.error as error:
+        raise gdb.GdbError(f"granary whatis: '{argument}' is no address: {error}") from None
     yield f"{address:#x}: {look.whatis(heap, address)}"
+    yield from look.callers(heap, address)
 
 
 def walk(heap, argument):
@@ -65,7 +70,8 @@ def register():
     Look(
         "whatis",
         whatis,
-        "granary whatis ADDRESS: page, cache, slab and object that an address lies in.",
+        "granary whatis ADDRESS: page, cache, slab and object that an address lies in; and who "
+        "allocated and freed it, where that is kept.",
         gdb.COMPLETE_EXPRESSION,
     )
     Look("walk", walk, "Whether every page and object is in one place, and all counts agree.")

@@ -1,10 +1,10 @@
 """Whose an address is, and one cache in full: as `whatis` and `slabinfo CACHE` in the shell."""
 
+from . import tracks
 from .caches import Word, place
 from .frames import SLAB, STATES
-from .memory import word
+from .memory import MASK, word
 
-MASK = (1 << 64) - 1
 # `slab/debug/info.rs`: the state word of an isolated object, mixed with its address.
 ISOLATED = 0x6261_645F_5F6F_626A
 # Partial slabs that are shown of a node.
@@ -84,7 +84,19 @@ def whatis(heap, address):
     )
     if index < words.objects:
         text += "\n" + place_of(heap, cache, head, index, begin)
+        text += "".join("\n" + track.line() for track in tracks.of(cache, begin))
     return text
+
+
+def callers(heap, address):
+    """The stacks of who allocated and freed an object, by name."""
+    head, cache = heap.slab_at(address)
+    if cache is None:
+        return
+    index = (address - head.base) // cache.size
+    if index < Word(head.word).objects:
+        for track in tracks.of(cache, cache.first_object(head) + index * cache.size):
+            yield from track.callers()
 
 
 def one_cache(cache):
@@ -99,7 +111,7 @@ def one_cache(cache):
     )
     yield (
         f"sheaves of {cache.sheaf_capacity} objects, {cache.min_partial} empty slabs kept, "
-        f"{cache.deferred} frees deferred, flags {cache.flags:#x}"
+        f"{cache.deferred} frees deferred, {cache.flag_names()}"
     )
     for alias in cache.aliases():
         yield f"also called {alias}"

@@ -6,6 +6,7 @@ import gdb
 DIRECT_MAP = 0xFFFF_8880_0000_0000
 FRAME_MAP = 0xFFFF_EA00_0000_0000
 PAGE = 4096
+MASK = (1 << 64) - 1
 KERNEL = "granary::machine::Kernel"
 
 

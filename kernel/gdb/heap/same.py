@@ -27,14 +27,15 @@ def own(text):
 
 
 class Same(gdb.Command):
-    """granary same COUNT: go on to the next texts of the kernel's shell about the heap, and
-    look whether GDB says the same."""
+    """granary same COUNT: go on to the shell's next texts about the heap; does GDB say the same?"""
 
     def __init__(self):
         super().__init__("granary same", gdb.COMMAND_DATA)
 
     def invoke(self, argument, _from_tty):
         """Runs it."""
+        if not argument.isdecimal():
+            raise gdb.GdbError("granary same needs the number of texts")
         stop = gdb.Breakpoint(SHOW, internal=True)
         differ = 0
         for _ in range(int(argument)):
@@ -45,7 +46,7 @@ class Same(gdb.Command):
             theirs = read(registers[0], registers[1]).decode().rstrip("\n")
             ours = own(theirs)
             if ours == theirs:
-                print(f"same: {theirs.splitlines()[0]}")
+                print(f"same: {theirs}")
                 continue
             differ += 1
             print(f"the kernel says:\n{theirs}\nGDB says:\n{ours}")

@@ -13,7 +13,8 @@ use mm::{
 use super::Kernel;
 use crate::{
     arch::{backtrace, paging, paging::MapError},
-    console, lockdep, report, sched, smp, symbols,
+    console, lockdep, report, sched, smp,
+    symbols::Stack,
 };
 
 /// Where memory appears: constants.
@@ -117,7 +118,7 @@ impl fmt::Display for WithStacks<'_> {
             event(f, "freed", &record.freed)?;
         }
         writeln!(f, "  found by thread {}:", Kernel::thread_number())?;
-        stack(f, self.callers)
+        write!(f, "{}", Stack(self.callers))
     }
 }
 
@@ -128,18 +129,5 @@ fn event(f: &mut fmt::Formatter<'_>, what: &str, event: &Option<Event>) -> fmt::
         "  {what} by thread {} on cpu{} at {} ns:",
         event.thread, event.cpu, event.at_ns
     )?;
-    let depth = event.stack.iter().position(|address| *address == 0);
-    stack(f, &event.stack[..depth.unwrap_or(DEPTH)])
-}
-
-fn stack(f: &mut fmt::Formatter<'_>, addresses: &[usize]) -> fmt::Result {
-    for (number, address) in addresses.iter().enumerate() {
-        // A return address is behind its call; the call itself names the right line.
-        let inside = *address as u64 - 1;
-        match symbols::resolve(inside) {
-            Some(symbol) => writeln!(f, "    #{number} {inside:#018x} {symbol}")?,
-            None => writeln!(f, "    #{number} {inside:#018x} ?")?,
-        }
-    }
-    Ok(())
+    write!(f, "{}", Stack(event.callers()))
 }

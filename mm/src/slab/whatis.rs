@@ -9,16 +9,16 @@ use platform::NodeId;
 
 use super::{
     Flags, KmemCache, Machine, Place, Slab, Slabs,
-    debug::{self, info::bytes_behind},
+    debug::{
+        self,
+        info::{Overwritten, Tracks, bytes_behind},
+    },
     name::Name,
     sheaf::Sheaf,
     walk::At,
     word::Freelist,
 };
-use crate::{
-    frame::{Pfn, State, Use, Word},
-    owner::Record,
-};
+use crate::frame::{Pfn, State, Use, Word};
 
 /// What an address is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct Object {
     /// It was found damaged while it was free, and is never used again (debug caches).
     pub isolated: bool,
     /// Who allocated and freed it last, where that is kept.
-    pub record: Option<Record>,
+    pub tracks: Option<Tracks>,
 }
 
 /// A part of an object's place.
@@ -157,7 +157,7 @@ impl<M: Machine> KmemCache<M> {
         let layout = self.layout();
         let begin = self.object_at(slab, index);
         // SAFETY: as the caller promises; the object lies in the slab.
-        let (at, record) = unsafe { (self.place_of(slab, index, begin), self.record_of(begin)) };
+        let (at, tracks) = unsafe { (self.place_of(slab, index, begin), self.tracks_of(begin)) };
         let isolated = self.flags().intersects(Flags::DEBUG)
             // SAFETY: an object of a debug cache.
             && unsafe { self.state_of(begin) } == Ok(debug::info::State::Isolated);
@@ -167,7 +167,7 @@ impl<M: Machine> KmemCache<M> {
             part: self.part_at(offset - index * layout.size as usize),
             at,
             isolated,
-            record,
+            tracks,
         }
     }
 
@@ -296,12 +296,32 @@ impl fmt::Display for InSlab {
             None => f.write_str("\nallocated")?,
             Some(at) => write!(f, "\nfree: {at}")?,
         }
-        match &object.record {
-            // Its lines end by themselves.
-            Some(record) => write!(f, "\n{record}"),
-            None => Ok(()),
+        object.tracks.map_or(Ok(()), |tracks| show(&tracks, f))
+    }
+}
+
+/// A line for each track.
+fn show(tracks: &Tracks, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (track, name) in tracks.iter().zip(["allocated", "freed"]) {
+        let track = match track {
+            Ok(None) => continue,
+            Ok(Some(track)) => track,
+            Err(Overwritten) => {
+                write!(f, "\n  {name}: the track was overwritten")?;
+                continue;
+            }
+        };
+        let event = &track.event;
+        write!(
+            f,
+            "\n  {name} at {} by thread {} on cpu{} at {} ns:",
+            track.caller, event.thread, event.cpu, event.at_ns
+        )?;
+        for address in event.callers() {
+            write!(f, " {address:#x}")?;
         }
     }
+    Ok(())
 }
 
 impl fmt::Display for Part {

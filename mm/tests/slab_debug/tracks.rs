@@ -115,15 +115,24 @@ fn of_what_is_left() {
     let world = World::small();
     world.run(|slabs| {
         let cache = cache(slabs, 64, U);
-        let object = alloc(cache);
+        let object = called_from(0x4444, || alloc(cache));
         // SAFETY: created above.
         let leaked = unsafe { slabs.destroy(cache) }.unwrap_err();
         assert_eq!(leaked.objects, 1);
         let address = format!("at {:#x}, allocated", object.addr());
-        said(
+        let said = said(
             Kind::SlabLeak,
-            &[&address, "tracks.rs:", "stay until it is freed"],
+            &[
+                &address,
+                "\n  allocated 0.",
+                " ms ago on cpu0 by thread ",
+                "tracks.rs:",
+                "stay until it is freed",
+            ],
         );
+        let record = said.owner.expect("the tracks");
+        assert_eq!(record.allocated.unwrap().stack[..2], [0x4444, 0]);
+        assert_eq!(record.freed, None);
         free(cache, object);
         nothing_said();
     });

@@ -92,13 +92,17 @@ fn parts_of_a_debugged_object_are_told_apart() {
         assert_eq!(part(layout.tracks as isize), "tracks");
         let text = of(slabs, object, 0);
         assert!(
-            text.contains("\nallocated\n  allocated by thread "),
+            text.contains("\nallocated\n  allocated at mm/tests/slab_walk/"),
             "{text}"
         );
         free(cache, objects);
         let text = of(slabs, object, 0);
         assert!(text.contains("\nfree: on its slab's freelist\n"), "{text}");
-        assert!(text.contains("  freed by thread "), "{text}");
+        assert!(text.contains("\n  freed at mm/tests/"), "{text}");
+        assert!(
+            text.contains(" by thread ") && !text.ends_with('\n'),
+            "{text}"
+        );
         // SAFETY: not used any more.
         unsafe { slabs.destroy(cache) }.unwrap();
     });

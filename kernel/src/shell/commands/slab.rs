@@ -7,7 +7,10 @@ use core::fmt::{self, Write};
 use arrayvec::ArrayString;
 use mm::PAGE_SIZE;
 use mm::slab::{
-    Caches, Flags, KmemCache, layout::ObjectLayout, text::OneCache, text::Snapshot, text::Usage,
+    Caches, Flags, KmemCache,
+    layout::ObjectLayout,
+    text::{OneCache, Snapshot, Usage},
+    whatis::{InSlab, What},
 };
 use platform::wait::Mutex;
 
@@ -15,7 +18,8 @@ use crate::console;
 use crate::machine::Kernel;
 use crate::memory::heap_walk;
 use crate::memory::slab::slabs;
-use crate::shell::{Args, Status, bad_argument, shell_command};
+use crate::shell::{Args, Status, bad_argument, keys::Decoder, shell_command};
+use crate::symbols::Stack;
 use crate::{hotplug, standstill, time};
 
 /// What is shown of a cache.
@@ -107,7 +111,7 @@ fn table() {
         .filter_map(|(letter, is)| is.then_some(letter))
         .collect();
         let used = usage.active() * u64::from(layout.object_size);
-        crate::println!(
+        let line = alloc::format!(
             "{:<21} {:>8} {:>7} {:>15} {:>14} {:>4} {} {:>3} {:>3} {flags}",
             row.name,
             usage.active(),
@@ -119,6 +123,7 @@ fn table() {
             percent(usage.partial, usage.slabs, 100),
             percent(used, row.bytes(), 100),
         );
+        crate::println!("{}", line.trim_end());
     }
 }
 
@@ -224,6 +229,8 @@ const KEYS: [(&str, Key); 9] = [
 
 /// How often `slabtop` looks.
 const EVERY_NS: u64 = 1_000_000_000;
+/// In which time the next byte of a key comes.
+const KEY_NS: u64 = 20_000_000;
 /// Lines that fit on a screen, under those at its top.
 const ROWS: usize = 16;
 
@@ -234,7 +241,10 @@ fn slabtop(arguments: Args<'_>) -> Status {
         match word {
             "-o" => once = true,
             "-s" => {
-                let letter = words.next().unwrap_or_default();
+                let Some(letter) = words.next() else {
+                    crate::println!("slabtop: -s needs one of a b c l n o p s u");
+                    return Status::USAGE;
+                };
                 match KEYS.iter().find(|(name, _)| *name == letter) {
                     Some((_, chosen)) => key = *chosen,
                     None => return bad_argument("slabtop", letter, "one of a b c l n o p s u"),
@@ -267,10 +277,25 @@ fn slabtop(arguments: Args<'_>) -> Status {
                 row.name
             );
         }
-        if once || console::wait_byte_until(time::now_ns() + EVERY_NS).is_some() {
+        if once || key_is_pressed() {
             return Status::SUCCESS;
         }
     }
+}
+
+/// Whether a key is pressed before it is time for the next look. All bytes of it are taken.
+fn key_is_pressed() -> bool {
+    let mut keys = Decoder::new();
+    let Some(mut byte) = console::wait_byte_until(time::now_ns() + EVERY_NS) else {
+        return false;
+    };
+    while keys.push(byte).is_none() {
+        match console::wait_byte_until(time::now_ns() + KEY_NS) {
+            Some(next) => byte = next,
+            None => break,
+        }
+    }
+    true
 }
 
 /// Bytes in KiB, with two decimals.
@@ -320,8 +345,9 @@ shell_command! {
     usage: "ADDRESS|here|walk",
     summary: "show whose an address is, or check the whole heap",
     details: "ADDRESS: page, cache, slab, object, and whether that is allocated or where it lies \
-free; 'here' is that of the word itself, 'here+0x40' 64 bytes further on. walk: every\npage and every object is in exactly one place, and all counts are right; else \
-the first thing that is not.",
+free, and in caches\nthat keep it who allocated and freed it last; 'here' is the address of the word \
+itself, 'here+0x40' 64\nbytes further on. walk: every page and every object is in exactly one place, \
+and all counts are right;\nelse the first thing that is not.",
     arguments: (1, 1),
     complete: |offer| ["here", "walk"].into_iter().for_each(offer),
     run: kmem,
@@ -380,5 +406,17 @@ fn whatis(command: &str, address: &str, expected: &str) -> Status {
         return Status::FAILURE;
     };
     show(&text(format_args!("{number:#x}: {what}\n")));
+    if let What::Slab(InSlab {
+        object: Some(object),
+        ..
+    }) = what
+        && let Some(tracks) = object.tracks
+    {
+        for (track, name) in tracks.iter().zip(["allocated", "freed"]) {
+            if let Ok(Some(track)) = track {
+                crate::print!("  {name} by:\n{}", Stack(track.event.callers()));
+            }
+        }
+    }
     Status::SUCCESS
 }

@@ -101,7 +101,7 @@ struct Words {
 }
 
 /// Who did it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Track {
     /// Who asked for it.
     pub caller: &'static Location<'static>,
@@ -111,7 +111,10 @@ pub struct Track {
 
 /// A track is not as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Overwritten;
+pub struct Overwritten;
+
+/// The last allocation and the last free; `None`: there was none.
+pub type Tracks = [Result<Option<Track>, Overwritten>; 2];
 
 // Relaxed throughout: written under the list lock; who reads without it checks the sum.
 impl Words {
@@ -310,6 +313,19 @@ impl<M: Machine> KmemCache<M> {
             allocated: event(Which::Allocation).map(|track| track.event),
             freed: event(Which::Free).map(|track| track.event),
             ..Record::default()
+        })
+    }
+
+    /// The last allocation and the last free of an object, with STORE_USER. Any context; true under
+    /// the list lock.
+    ///
+    /// # Safety
+    ///
+    /// As for [`record_of`](Self::record_of).
+    pub(crate) unsafe fn tracks_of(&self, object: NonNull<u8>) -> Option<Tracks> {
+        self.flags.contains(Flags::STORE_USER).then(|| {
+            // SAFETY: as the caller promises.
+            [Which::Allocation, Which::Free].map(|which| unsafe { self.track_of(object, which) })
         })
     }
 

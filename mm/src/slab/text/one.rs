@@ -7,7 +7,7 @@ use platform::{CpuId, MAX_CPUS, MAX_NODES, NodeId, sync::Ordering::Relaxed};
 
 use crate::{
     frame::Pfn,
-    slab::{Caches, Flags, KmemCache, Machine, look::see, sheaf::Sheaf, word::Freelist},
+    slab::{Caches, KmemCache, Machine, look::see, sheaf::Sheaf, word::Freelist},
 };
 
 /// Partial slabs of a node that are shown.
@@ -134,11 +134,16 @@ impl<M: Machine> fmt::Display for OneCache<'_, '_, M> {
         )?;
         writeln!(
             f,
-            "sheaves of {} objects, {} empty slabs kept, {} frees deferred, flags {:#x}",
+            "sheaves of {} objects, {} empty slabs kept, {} frees deferred, {}{}",
             cache.sheaf_capacity.load(Relaxed),
             cache.min_partial.load(Relaxed),
             cache.deferred.load(Relaxed),
-            Flags::bits(&cache.flags())
+            if cache.flags().is_empty() {
+                "no flags"
+            } else {
+                "flags "
+            },
+            cache.flags()
         )?;
         for alias in caches.aliases(cache) {
             writeln!(f, "also called {}", alias.name)?;

@@ -171,7 +171,10 @@ fn gdb_heap() -> Scenario {
         "kmem 0xffff888000100010; kmem 0xffff888001000000; ",
         "kmem here; kmem here+0x8; kmem here+0x10; kmem here+0x83; ",
         "echo 1 > /sys/kernel/slab/kmalloc-64/shrink; ",
-        r#"slabinfo kmalloc-64; kmem walk; kmem 0x10""#
+        "slabinfo kmalloc-64; kmem walk; kmem 0x10; ",
+        // In a cache that keeps who allocated what; the word is as long as that takes.
+        r#"kmem here+0x000000000000000000; slabinfo kmalloc-32" "#,
+        "slub_debug=U,kmalloc-32",
     );
     let args = [
         "gdb",
@@ -185,11 +188,15 @@ fn gdb_heap() -> Scenario {
         COMMANDS,
         "--batch",
         "-ex",
-        "granary same 12",
+        "granary same 14",
         "-ex",
         "granary caches",
         "-ex",
         "granary cache no-such-cache",
+        "-ex",
+        "granary whatis no_such_symbol",
+        "-ex",
+        "granary same all",
     ];
     let lines = [
         r"^same: \d+ objects in \d+ slabs of \d+ caches: ",
@@ -204,10 +211,15 @@ fn gdb_heap() -> Scenario {
         "^same: cache kmalloc-64: ",
         r"^same: \d+ objects in ",
         r"^same: 0x10: no memory of the direct map",
+        r"^same: 0x[0-9a-f]+: byte 0 of object \d+ \(0x[0-9a-f]+, 32 bytes\) of cache kmalloc-32$",
+        r"^  allocated at \S+:\d+:\d+ by thread \d+ on cpu\d at \d+ ns: 0x[0-9a-f]{16} 0x",
+        "^same: cache kmalloc-32: ",
         "^0 texts differ$",
         "^slabinfo - version: 2.1$",
         r"^kmalloc-64 +\d+ +\d+ +64 +64 +1 : tunables ",
-        "no cache is called 'no-such-cache'",
+        "^no cache is called 'no-such-cache'",
+        "^granary whatis: 'no_such_symbol' is no address: ",
+        "^granary same needs the number of texts",
     ];
     program(
         "gdb-heap",
