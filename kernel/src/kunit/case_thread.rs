@@ -74,6 +74,9 @@ pub fn run(
     timeout_ns: u64,
     body: impl FnOnce(&mut Ctx) -> Outcome + Send + 'static,
 ) -> Result<Ended, Failure> {
+    // Before the case begins: it may keep a CPU from being called until a thread runs that waits for
+    // this one.
+    watchdog::arm(timeout_ns.saturating_add(GRACE_NS), String::from(name));
     let thread = Builder::new()
         .on(CpuId::BOOT)
         .spawn(format_args!("{name}"), move || {
@@ -97,9 +100,11 @@ pub fn run(
             irq::enable();
             ended
         })
-        .map_err(Failure::NotStarted)?;
+        .map_err(|error| {
+            watchdog::disarm();
+            Failure::NotStarted(error)
+        })?;
     let deadline = time::now_ns().saturating_add(timeout_ns);
-    watchdog::arm(timeout_ns.saturating_add(GRACE_NS), String::from(name));
     let result = match thread.join_until(deadline) {
         Ok(ended) => Ok(ended),
         Err(thread) => {
