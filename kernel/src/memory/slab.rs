@@ -72,7 +72,7 @@ pub fn start() {
     if let Some(text) = line.debug
         && let Err(error) = slabs.debug().set_slub_debug(text)
     {
-        log::warn!("slab: {error}");
+        log::warn!("slab: slub_debug: {error}");
     }
     // SAFETY: once; a static stays where it is.
     unsafe { slabs.start() }.unwrap_or_else(|error| panic!("slab: {error}"));

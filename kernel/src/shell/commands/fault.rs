@@ -15,11 +15,10 @@ shell_command! {
     usage: "[page|slab [KNOB VALUE]]",
     summary: "show or set which allocations of pages or of objects fail on purpose",
     details: "KNOB is one of those shown, with the meanings that Linux gives them: of the points \
-that `min-order`, `ignore-gfp-wait` and `cache-filter` leave, and of marked threads only if `task` \
-marks some (NAME, NUMBER, +NUMBER, -NUMBER, off), those beyond `space` pages or bytes fail with \
-`probability` percent, each `interval`-th, `times` times (-1: no end). `nth` makes exactly the n-th \
-from now fail. `verbose` 1 or 2 tells of each. `fault slab cache +NAME` or `-NAME` says which caches \
-`cache-filter` leaves.",
+that min-order,\nignore-gfp-wait and cache-filter leave, and of marked threads only if task marks \
+some (NAME, NUMBER,\n+NUMBER, -NUMBER, off), those beyond space pages or bytes fail with probability \
+percent, each\ninterval-th, times times (-1: no end). nth makes exactly the n-th from now fail. \
+verbose 1 or 2 tells\nof each. 'fault slab cache +NAME' or '-NAME' says which caches cache-filter leaves.",
     arguments: (0, 3),
     complete: |offer| {
         for word in [

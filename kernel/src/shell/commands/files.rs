@@ -96,9 +96,13 @@ fn write(arguments: Args<'_>) -> Status {
     let [path, value @ ..] = arguments else {
         return Status::USAGE;
     };
+    store("write", path, value)
+}
+
+fn store(command: &str, path: &str, value: &[String]) -> Status {
     match files::store(path, &value.join(" ")) {
         Ok(()) => Status::SUCCESS,
-        Err(error) => failed("write", path, error),
+        Err(error) => failed(command, path, error),
     }
 }
 
@@ -113,14 +117,12 @@ shell_command! {
 
 fn echo(arguments: Args<'_>) -> Status {
     match arguments {
-        [value @ .., arrow, path] if arrow == ">" => match files::store(path, &value.join(" ")) {
-            Ok(()) => Status::SUCCESS,
-            Err(error) => failed("echo", path, error),
-        },
+        [value @ .., arrow, path] if arrow == ">" => store("echo", path, value),
         [.., arrow] if arrow == ">" => {
             crate::println!("echo: no file follows '>'");
             Status::USAGE
         }
+        [value @ .., last] if last.starts_with('>') => store("echo", &last[1..], value),
         words => {
             crate::println!("{}", words.join(" "));
             Status::SUCCESS

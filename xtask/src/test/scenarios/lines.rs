@@ -39,7 +39,7 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
     (
         "cmdline-bad-slub-debug",
         "slub_debug=FQ run=true",
-        r"warn.*slab: `Q` is none of the letters",
+        r"warn.*slab: slub_debug: `Q` is none of the letters",
     ),
     ("cmdline-open-quote", r#"run="true"#, r"warn.*run"),
 ];
@@ -254,10 +254,14 @@ fn slab_checks() -> Scenario {
         GOOD_END,
         has(r"^ +ok \d+ callers_have_names$"),
         has(r"^ +ok \d+ test_krealloc_redzone_zeroing$"),
+        has(r"^ +ok \d+ the_heap_is_sound_while_others_allocate$"),
+        has(r"^ +ok \d+ under_each_lock$"),
+        has(r"^ +ok \d+ aliases_are_listed # SKIP slub_debug= is on"),
         Check::HasNot("=== REPORT".into()),
     ];
     let cmdline = "slub_debug=FZPU slab_freelist_hardened=on slab_freelist_random=on \
-                   init_on_alloc=on init_on_free=on kunit=slub_kunit.*,slab_debug.*,threads.*";
+                   init_on_alloc=on init_on_free=on \
+                   kunit=slub_kunit.*,slab*.*,kmalloc.*,heap_walk.*,threads.*";
     quick(
         "slab-checks",
         Action::Boot(boot(with_cpus(4), cmdline, checks)),
