@@ -45,6 +45,18 @@ impl Build {
         if self.release { "release" } else { "checked" }
     }
 
+    /// Features of the kernel.
+    fn features(self) -> Vec<&'static str> {
+        let all = [
+            (self.preemptible, "kernel/rcu_preemptible"),
+            // What is measured does not count.
+            (!self.release, "kernel/slab_stats"),
+        ];
+        all.into_iter()
+            .filter_map(|(wanted, feature)| wanted.then_some(feature))
+            .collect()
+    }
+
     /// Tells it from the others: in names of folders, and of figures.
     pub fn name(self) -> String {
         let preemptible = if self.preemptible { "-preemptible" } else { "" };
@@ -69,8 +81,9 @@ pub fn images(toolchain: &Toolchain, build: Build) -> anyhow::Result<Images> {
         "--profile",
         profile,
     ]);
-    if build.preemptible {
-        command.args(["--features", "kernel/rcu_preemptible"]);
+    let features = build.features();
+    if !features.is_empty() {
+        command.args(["--features", &features.join(",")]);
     }
     ui::step(&format!("building the kernel ({name})"), command)?;
 

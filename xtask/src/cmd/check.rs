@@ -60,8 +60,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     step("linting the bare-metal crates", bare);
     let mut bare = toolchain.bare("clippy");
     bare.args(["--locked", "--profile", "checked", "-p", "kernel"]);
-    bare.args(["--features", "rcu_preemptible", "--", "-D", "warnings"]);
-    step("linting the kernel with preemptible readers", bare);
+    bare.args(["--features", "rcu_preemptible,slab_stats"]);
+    bare.args(["--", "-D", "warnings"]);
+    step("linting the kernel with its features", bare);
     let mut docs = host(&[
         "doc",
         "--locked",

@@ -259,7 +259,7 @@ impl Attribute {
             Kind::Shrink if value == "1" => _ = cache.shrink(),
             Kind::Validate if value == "1" => return validate(cache),
             Kind::Shrink | Kind::Validate => return Err(StoreError::NotA("1")),
-            Kind::Counter(stat) if value == "0" => reset(cache, stat),
+            Kind::Counter(stat) if value == "0" => cache.reset_stat(stat),
             Kind::Nothing(_) if self.is_writable() && value == "0" => {}
             Kind::Counter(_) => return Err(StoreError::NotA("0")),
             Kind::Nothing(_) if self.is_writable() => return Err(StoreError::NotA("0")),
@@ -284,16 +284,6 @@ fn show_parts(out: &mut dyn Write, letter: char, parts: &[(u32, u64)]) -> fmt::R
         write!(out, " {letter}{number}={part}")?;
     }
     writeln!(out)
-}
-
-/// Begins to count from 0. What a CPU counts at the very moment may be lost, as in Linux.
-fn reset<M: Machine>(cache: &KmemCache<M>, stat: Stat) {
-    #[cfg(feature = "slab_stats")]
-    for (_, counts) in cache.stats.iter() {
-        counts[stat as usize].store(0, Relaxed);
-    }
-    #[cfg(not(feature = "slab_stats"))]
-    let _ = (cache, stat);
 }
 
 /// The constructor's address, which is all that is known of it here; nothing without one.
