@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mm::Gfp;
 use mm::fault::{Knobs, Marks, SlabFaults};
@@ -73,8 +73,11 @@ fn destroy(cache: &Cache) -> Outcome {
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
+/// Turns of all users.
+static TURNS: AtomicU64 = AtomicU64::new(0);
 
-/// Allocates objects, fills and frees them until it is to stop. How many others have written to.
+/// Allocates objects, fills and frees them until it is to stop, with a rest now and then: a host with
+/// fewer CPUs has others to run. How many others have written to.
 fn user(cache: &Cache, own: u8) -> u64 {
     const OBJECTS: usize = 20;
     let size = cache.layout().object_size as usize;
@@ -96,6 +99,8 @@ fn user(cache: &Cache, own: u8) -> u64 {
             // SAFETY: as above.
             unsafe { cache.free(object) };
         }
+        TURNS.fetch_add(1, Ordering::Relaxed);
+        sched::sleep_ns(50_000);
     }
     damaged
 }
@@ -104,6 +109,7 @@ fn user(cache: &Cache, own: u8) -> u64 {
 fn silent_on_all_cpus(_: &mut Ctx, flags: Flags) -> Outcome {
     let cache = create(72, flags)?;
     STOP.store(false, Ordering::Relaxed);
+    TURNS.store(0, Ordering::Relaxed);
     let mut threads = Vec::new();
     for cpu in smp::online() {
         let own = cpu.number() as u8 + 1;
@@ -113,9 +119,12 @@ fn silent_on_all_cpus(_: &mut Ctx, flags: Flags) -> Outcome {
         threads.extend(thread);
     }
     let mut faults = 0;
-    for _ in 0..rounds(200, 2) {
+    let turns = 3 * threads.len() as u64;
+    let mut round = 0;
+    while round < rounds(200, 2) || TURNS.load(Ordering::Relaxed) < turns {
         faults += cache.validate();
         sched::sleep_ns(100_000);
+        round += 1;
     }
     STOP.store(true, Ordering::Relaxed);
     let started = threads.len();
