@@ -96,7 +96,7 @@ fn none_stands_where_preemption_is_off(_: &mut Ctx) -> Outcome {
     let looked = || standstill::with(&online, || INSIDE.load(Ordering::Relaxed));
     let inside = (0..10).map(|_| looked()).find(|inside| *inside != Some(0));
     OVER.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(crate::sched::JoinHandle::join);
+    threads.into_iter().for_each(sched::JoinHandle::join);
     kassert_eq!(inside, None);
     Ok(())
 }
