@@ -152,8 +152,30 @@ fn tell_contention(
     Ok(())
 }
 
-/// The ring: an object's address, or null where the slot is free.
-type Ring = [AtomicPtr<u8>; SLOTS];
+/// A number on a cache line of its own.
+#[repr(align(64))]
+struct Line(AtomicUsize);
+
+/// The ring, of one producer and one consumer. Each side looks at the other's number only when by
+/// what it saw last there is nothing to do, so that the line goes to and fro as rarely as may be.
+struct Ring {
+    /// Objects' addresses; null stands for one that could not be allocated.
+    slots: [AtomicPtr<u8>; SLOTS],
+    /// Objects that were put in.
+    put: Line,
+    /// Objects that were taken out.
+    taken: Line,
+}
+
+impl Ring {
+    const fn new() -> Self {
+        Self {
+            slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS],
+            put: Line(AtomicUsize::new(0)),
+            taken: Line(AtomicUsize::new(0)),
+        }
+    }
+}
 
 /// One CPU allocates, another one frees.
 fn remote_free(run: &mut Run) -> Outcome {
@@ -162,7 +184,7 @@ fn remote_free(run: &mut Run) -> Outcome {
     let own = Own::of(256)?;
     let cache = own.cache();
     let ops = run.ops();
-    let ring: Arc<Ring> = Arc::new([const { AtomicPtr::new(ptr::null_mut()) }; SLOTS]);
+    let ring = Arc::new(Ring::new());
     let before = cache.contention();
     let freeing = Arc::new(AtomicBool::new(false));
     let worker = {
@@ -185,36 +207,44 @@ fn remote_free(run: &mut Run) -> Outcome {
     had_memory(had)
 }
 
-/// Fills the ring with `ops` objects; after a failure with null's stand-in, so that the other
-/// side ends, too.
+/// Puts `ops` objects in; whether there was memory for all.
 fn alloc_all(cache: &KmemCache<Kernel>, ring: &Ring, ops: u64) -> bool {
-    let mut had = true;
-    for op in 0..ops {
-        let slot = &ring[op as usize % SLOTS];
+    let (mut had, mut taken) = (true, 0);
+    for op in 0..ops as usize {
         let object = cache.alloc(Gfp::KERNEL);
         had &= object.is_some();
-        // Acquire pairs with the Release in `free_all`: the slot's last object is gone.
-        while !slot.load(Ordering::Acquire).is_null() {
-            core::hint::spin_loop();
+        while op - taken == SLOTS {
+            // Acquire pairs with the Release in `free_all`: the slot was read.
+            taken = ring.taken.0.load(Ordering::Acquire);
+            if op - taken == SLOTS {
+                core::hint::spin_loop();
+            }
         }
-        let object = object.unwrap_or(NonNull::dangling());
-        // Release: what the allocation wrote comes before.
-        slot.store(object.as_ptr(), Ordering::Release);
+        let object = object.map_or(ptr::null_mut(), NonNull::as_ptr);
+        // Relaxed: behind `put`.
+        ring.slots[op % SLOTS].store(object, Ordering::Relaxed);
+        // Release: the slot, and what the allocation wrote, come before.
+        ring.put.0.store(op + 1, Ordering::Release);
     }
     had
 }
 
+/// Takes `ops` objects out, and frees them.
 fn free_all(cache: &KmemCache<Kernel>, ring: &Ring, ops: u64) {
-    for op in 0..ops {
-        let slot = &ring[op as usize % SLOTS];
-        let object = loop {
-            match NonNull::new(slot.load(Ordering::Acquire)) {
-                Some(object) => break object,
-                None => core::hint::spin_loop(),
+    let mut put = 0;
+    for op in 0..ops as usize {
+        while op == put {
+            // Acquire pairs with the Release in `alloc_all`.
+            put = ring.put.0.load(Ordering::Acquire);
+            if op == put {
+                core::hint::spin_loop();
             }
-        };
-        slot.store(ptr::null_mut(), Ordering::Release);
-        if object != NonNull::dangling() {
+        }
+        // Relaxed: behind `put`.
+        let object = NonNull::new(ring.slots[op % SLOTS].load(Ordering::Relaxed));
+        // Release: the slot was read.
+        ring.taken.0.store(op + 1, Ordering::Release);
+        if let Some(object) = object {
             // SAFETY: allocated by the other side, and handed over.
             unsafe { cache.free(object) };
         }
