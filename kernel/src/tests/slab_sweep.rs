@@ -48,7 +48,7 @@ const PATHS: &[(&str, Path)] = &[
         Path {
             capacity: 30,
             length: 1_500,
-            run: |swept| swept.one_by_one(1),
+            run: |swept| swept.plain(1),
         },
     ),
     (
@@ -56,7 +56,7 @@ const PATHS: &[(&str, Path)] = &[
         Path {
             capacity: 4,
             length: 5_000,
-            run: |swept| swept.one_by_one(7),
+            run: |swept| swept.plain(7),
         },
     ),
     (
@@ -64,7 +64,7 @@ const PATHS: &[(&str, Path)] = &[
         Path {
             capacity: 2,
             length: 6_000,
-            run: |swept| swept.one_by_one(MOST),
+            run: |swept| swept.plain(MOST),
         },
     ),
     (
@@ -144,17 +144,28 @@ impl Swept<'_> {
             .fetch_add(u64::from(damaged), Ordering::Relaxed);
     }
 
-    fn one_by_one(&self, count: usize) {
+    /// Takes so many, then gives them back.
+    fn one_by_one(
+        &self,
+        count: usize,
+        alloc: impl Fn() -> Option<NonNull<u8>>,
+        free: impl Fn(NonNull<u8>),
+    ) {
         let mut held = [None; MOST];
         for place in &mut held[..count] {
-            // The timer is taken, so nobody sleeps here.
-            *place = self.take(self.cache.alloc(Gfp::ATOMIC), THREAD);
+            *place = self.take(alloc(), THREAD);
         }
         for object in held.into_iter().flatten() {
             self.give(object, THREAD);
-            // SAFETY: allocated above.
-            unsafe { self.cache.free(object) };
+            free(object);
         }
+    }
+
+    fn plain(&self, count: usize) {
+        // The timer is taken, so nobody sleeps here.
+        let alloc = || self.cache.alloc(Gfp::ATOMIC);
+        // SAFETY: what `one_by_one` has allocated.
+        self.one_by_one(count, alloc, |object| unsafe { self.cache.free(object) });
     }
 
     fn bulk(&self, count: usize) {
@@ -173,15 +184,11 @@ impl Swept<'_> {
     }
 
     fn nolock(&self, count: usize) {
-        let mut held = [None; MOST];
-        for place in &mut held[..count] {
-            *place = self.take(self.cache.alloc_nolock(None), THREAD);
-        }
-        for object in held.into_iter().flatten() {
-            self.give(object, THREAD);
-            // SAFETY: allocated above.
-            unsafe { self.cache.free_nolock(object) };
-        }
+        let alloc = || self.cache.alloc_nolock(None);
+        // SAFETY: as in `plain`.
+        self.one_by_one(count, alloc, |object| unsafe {
+            self.cache.free_nolock(object)
+        });
     }
 
     fn prefill(&self, count: usize) {
