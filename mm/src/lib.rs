@@ -10,6 +10,7 @@
 //! - [`report`]: what is said of it
 //! - [`percpu`]: memory of which every CPU has its own
 //! - [`slab`]: caches of objects
+//! - [`kvfree_rcu`]: memory that is freed when no reader can hold it any more
 //! - [`vmalloc`]: memory that is adjacent only in the address space
 //! - [`text`]: what there is, in the formats of Linux's `/proc`
 //! - [`machine`]: what a machine must offer
@@ -32,6 +33,7 @@ pub mod frame;
 pub mod gfp;
 #[cfg(all(feature = "hosted", not(model)))]
 pub mod hosted;
+pub mod kvfree_rcu;
 pub mod later;
 pub mod lists;
 pub mod machine;

@@ -37,6 +37,7 @@ mod offline;
 mod page;
 mod percpu;
 mod prefill;
+mod rcu_free;
 mod refill;
 mod registry;
 mod room;
@@ -66,13 +67,14 @@ pub use kmalloc::ZERO_SIZE;
 pub use machine::{Machine, Mode};
 pub use node::NodeCounts;
 pub use page::{Place, Slab};
+pub(crate) use percpu::StolenSheaves;
 pub use prefill::Prefilled;
 pub use registry::{Alias, Caches};
-pub use spec::{Constructor, Flags, Spec};
+pub use spec::{Constructor, Destructor, Flags, Spec};
 pub use typed::{Cache, SlabBox};
 
 use self::{boot::BootCaches, kmalloc::KmallocCaches, registry::Registry};
-use crate::{Mm, frame::FrameMap};
+use crate::{Mm, frame::FrameMap, kvfree_rcu::KvfreeRcu};
 
 /// The slab allocator of a machine: all its caches.
 ///
@@ -92,6 +94,8 @@ pub struct Slabs<M: Machine> {
     pub(crate) arrows: arrows::Arrows,
     /// `deferred::Deferred::new(*mm.frames())`.
     pub(crate) deferred: deferred::Deferred<M>,
+    /// What waits for grace periods: written in its place.
+    pub(crate) kvfree_rcu: KvfreeRcu<M>,
     /// `debug::Switches::new()`.
     pub(crate) debug: debug::Switches<M>,
     /// All caches there are.

@@ -73,7 +73,7 @@ pub use engine::Rcu;
 pub use fault::Faults;
 pub use machine::Machine;
 pub use pointer::Pointer;
-pub use poll::{ExpCookie, FullCookie};
+pub use poll::{ExpCookie, FullCookie, PackedCookie};
 pub use reader::{Guard, read};
 pub use retired::Retired;
 pub use seq::{Cookie, Seq};

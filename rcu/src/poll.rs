@@ -42,6 +42,44 @@ impl FullCookie {
     };
 }
 
+/// A [`FullCookie`] in one word, for who keeps many of them: of each number the lower half.
+///
+/// The halves wrap, and are compared the shorter way round, so one that is kept for more than
+/// 2^29 grace periods of a kind may be taken for one that is not ripe by that kind; never for one
+/// that is. The two lowest bits are 0, as in any cookie, so that a word with one of them set
+/// can mean something else to its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PackedCookie(u64);
+
+impl FullCookie {
+    /// The cookie in one word.
+    pub const fn pack(self) -> PackedCookie {
+        let low = self.normal.to_bits() & 0xffff_ffff;
+        PackedCookie(self.expedited.0.to_bits() << 32 | low)
+    }
+}
+
+impl PackedCookie {
+    /// The word.
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The cookie of a word that [`to_bits`](Self::to_bits) gave.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Whether either number has been reached.
+    const fn is_done(self, normal: u64, expedited: u64) -> bool {
+        const fn reached(now: u64, half: u64) -> bool {
+            (now as u32).wrapping_sub(half as u32) as i32 >= 0
+        }
+        reached(normal, self.0) || reached(expedited, self.0 >> 32)
+    }
+}
+
 impl<M: Machine> Rcu<M> {
     #[track_caller]
     pub(crate) fn assert_may_wait(&self) {
@@ -155,11 +193,57 @@ impl<M: Machine> Rcu<M> {
         self.poll(cookie.normal) || self.poll_expedited(cookie.expedited)
     }
 
+    /// [`poll_full`](Self::poll_full) for a cookie in one word. Any context.
+    pub fn poll_packed(&self, cookie: PackedCookie) -> bool {
+        let normal = self.tree.seq().to_bits();
+        let ripe = cookie.is_done(normal, self.expedited.seq().to_bits());
+        if ripe {
+            // SeqCst: as in `poll`.
+            fence(Ordering::SeqCst);
+        }
+        ripe
+    }
+
     /// Waits until one of the two is ripe. Task context, may sleep, not in a section.
     #[track_caller]
     pub fn cond_synchronize_full(&self, cookie: FullCookie) {
         if !self.poll_full(cookie) {
             self.synchronize();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Seq;
+
+    fn packed(normal: u64, expedited: u64) -> PackedCookie {
+        let cookie = |bits| Seq::from_bits(bits).snap();
+        FullCookie {
+            normal: cookie(normal),
+            expedited: ExpCookie(cookie(expedited)),
+        }
+        .pack()
+    }
+
+    #[test]
+    fn a_packed_cookie_is_done_by_either_number() {
+        let cookie = packed(8, 40);
+        assert!(!cookie.is_done(8, 40));
+        assert!(!cookie.is_done(11, 43));
+        assert!(cookie.is_done(12, 40));
+        assert!(cookie.is_done(8, 44));
+    }
+
+    #[test]
+    fn halves_wrap() {
+        let last = u64::from(u32::MAX) - 3;
+        let cookie = packed(last, last);
+        assert!(!cookie.is_done(last, last));
+        assert!(cookie.is_done(last + 4, last));
+        assert!(cookie.is_done(last, last + 8));
+        // Of numbers that are too far ahead it says that they are not reached.
+        assert!(!cookie.is_done(last + (1 << 31) + 8, last));
     }
 }

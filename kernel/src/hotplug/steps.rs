@@ -65,7 +65,7 @@ fn nothing(_: CpuId) -> Result<(), Reason> {
 }
 
 /// The steps of those who are always there, in the order of coming up.
-const BUILT_IN: [Step; 8] = [
+const BUILT_IN: [Step; 9] = [
     Step {
         name: "stacks",
         place: Place::Stopped,
@@ -114,6 +114,12 @@ const BUILT_IN: [Step; 8] = [
         up: start_rcu_thread,
         down: nothing,
     },
+    Step {
+        name: "kfree_rcu",
+        place: Place::Running,
+        up: start_drainer,
+        down: nothing,
+    },
 ];
 
 /// What those who are always there do on the CPU, in the order of starting.
@@ -143,6 +149,10 @@ fn start_softirq(cpu: CpuId) -> Result<(), Reason> {
 fn adopt_callbacks(cpu: CpuId) -> Result<(), Reason> {
     rcu().cpu_dead(cpu);
     Ok(())
+}
+
+fn start_drainer(cpu: CpuId) -> Result<(), Reason> {
+    memory::slab::start_drainer(cpu).map_err(no_thread)
 }
 
 fn start_rcu_thread(cpu: CpuId) -> Result<(), Reason> {

@@ -16,10 +16,13 @@ use core::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use mm::{Gfp, slab::Slabs};
-use platform::{Context, CpuId, Platform};
+use mm::{Gfp, kvfree_rcu::Vmalloc, slab::Slabs};
+use platform::{Context, CpuId, Platform, SpawnError};
 
-use super::{debug, mm};
+use super::{
+    debug, mm,
+    vmalloc::{try_vmalloc, vmalloc},
+};
 use crate::{arch::tsc, boot, machine::Kernel, rcu::rcu};
 
 /// The allocator's type.
@@ -102,10 +105,35 @@ pub fn join() {
     }
 }
 
-/// There is an engine of RCU.
+/// There is an engine of RCU: from now on `kfree_rcu` frees.
 pub fn set_rcu() {
+    slabs().kvfree_rcu().set_vmalloc(&VMALLOC);
     // SAFETY: the engine is there for ever, and so is the allocator.
     unsafe { slabs().set_rcu(rcu()) };
+    if let Err(error) = start_drainer(Kernel::current_cpu()) {
+        panic!("kfree_rcu: {error}");
+    }
+    if mm().register_shrinker(slabs().kvfree_rcu()).is_err() {
+        log::warn!("kfree_rcu: no room for its shrinker");
+    }
+}
+
+/// Memory of vmalloc, which may be given to `kfree_rcu`.
+static VMALLOC: Vmalloc = Vmalloc {
+    is_vmalloc: |address| try_vmalloc().is_some_and(|vmalloc| vmalloc.is_vmalloc(address)),
+    vfree: |memory| {
+        // SAFETY: as who gave it promised.
+        unsafe { vmalloc().vfree(memory) };
+    },
+};
+
+/// Makes sure that a CPU has a thread that frees what waited for a grace period. May sleep.
+///
+/// # Errors
+///
+/// [`SpawnError`].
+pub fn start_drainer(cpu: CpuId) -> Result<(), SpawnError> {
+    try_slabs().map_or(Ok(()), |slabs| slabs.start_drainer(cpu))
 }
 
 /// Gives back the sheaves of a CPU that has gone: a step of hotplug.

@@ -115,6 +115,75 @@ arrows! {
     /// A deferred free is made.
     DeferredRun = "deferred.run",
 
+    /// A CPU gets an rcu_free sheaf.
+    RcuOpen = "rcu.open",
+    /// It is full, and closed; a fresh one takes its place.
+    RcuExchange = "rcu.exchange",
+    /// It is full, and closed; there is no fresh one at hand.
+    RcuCloseFull = "rcu.close_full",
+    /// It is old, and closed.
+    RcuCloseOld = "rcu.close_old",
+    /// It is closed for a barrier.
+    RcuCloseBarrier = "rcu.close_barrier",
+    /// It is to be closed, and in use by what the call has interrupted.
+    RcuCloseBusy = "rcu.close_busy",
+    /// It is closed since its CPU has gone.
+    RcuCloseDead = "rcu.close_dead",
+    /// It is closed by who destroys the cache.
+    RcuCloseDestroy = "rcu.close_destroy",
+    /// An object for which there is no sheaf: no memory, or the cache has none.
+    RcuNoSheaf = "rcu.no_sheaf",
+    /// An object of another node than the CPU's own.
+    RcuRemote = "rcu.remote",
+    /// The local lock is taken.
+    RcuLockTaken = "rcu.lock_taken",
+    /// An object of a cache that is going.
+    RcuDying = "rcu.dying",
+    /// An object goes into a page of pointers.
+    RcuPage = "rcu.page",
+    /// A page of pointers is full, and closed.
+    RcuClosePage = "rcu.close_page",
+    /// Open pages and the open chain are old, and closed.
+    RcuCloseLoose = "rcu.close_loose",
+    /// No page: the object is linked by its head.
+    RcuChain = "rcu.chain",
+    /// Neither page nor head: the caller waits, and frees it.
+    RcuSynchronize = "rcu.synchronize",
+    /// `NoLock`: the object is put on a stack, to be queued soon.
+    RcuDefer = "rcu.defer",
+    /// It is queued.
+    RcuDeferRun = "rcu.defer_run",
+    /// A ripe sheaf is taken off its lane.
+    RcuTakeSheaf = "rcu.take_sheaf",
+    /// A ripe object is taken off its lane's pages and chains.
+    RcuTakeLoose = "rcu.take_loose",
+    /// Who destroys a cache, or a barrier, takes its own objects off.
+    RcuTakeOwn = "rcu.take_own",
+    /// A sheaf whose objects are free again goes full into the barn.
+    RcuToBarn = "rcu.to_barn",
+    /// The same, but the barn is full: it is flushed.
+    RcuBarnFull = "rcu.barn_full",
+    /// The same, but it was closed early: it is flushed.
+    RcuFlushPartial = "rcu.flush_partial",
+    /// The same, but the cache is going, or has hooks: its objects are freed one by one.
+    RcuFreeEach = "rcu.free_each",
+    /// The drainer queues the lane's callback, or who closes a batch does.
+    LaneCall = "lane.call",
+    /// The callback's grace period is over.
+    LaneRipe = "lane.ripe",
+    /// awake -> dozing: only open batches are left.
+    LaneDoze = "lane.doze",
+    /// awake -> idle.
+    LaneIdle = "lane.idle",
+    /// More bytes wait than should: the drainer is told.
+    LaneUrge = "lane.urge",
+    /// It makes an expedited grace period.
+    LaneExpedite = "lane.expedite",
+    /// Far more: who queues frees what is ripe, and waits.
+    LaneHelp = "lane.help",
+    /// A barrier, or who destroys a cache, waits for what others have taken.
+    HandsWait = "hands.wait",
+
     /// (Debug caches) an object of a fresh slab is free.
     DebugMade = "debug.made",
     /// free -> allocated.
@@ -227,6 +296,14 @@ impl<M: Machine> KmemCache<M> {
 }
 
 impl<M: Machine> Slabs<M> {
+    /// An arrow of the state tables is taken. Any context.
+    #[inline(always)]
+    pub(crate) fn arrow(&self, arrow: Arrow) {
+        if M::CHECK_LOCKS {
+            self.arrows.add(arrow, 1);
+        }
+    }
+
     /// Every arrow, with how often it was taken, in all caches; 0 in builds that do not count. Any context.
     pub fn arrows(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let arrows = Arrow::ALL.iter();

@@ -23,7 +23,7 @@ use super::{
     node::Node,
     registry::Registry,
 };
-use crate::{Gfp, Mm};
+use crate::{Gfp, Mm, kvfree_rcu::KvfreeRcu};
 
 /// There was no memory for the caches that the allocator itself needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,7 @@ impl<M: Machine> Slabs<M> {
                 early_discards: _,
                 arrows: _,
                 deferred: _,
+                kvfree_rcu: _,
                 debug: _,
                 registry: _,
                 gone: _,
@@ -110,7 +111,8 @@ impl<M: Machine> Slabs<M> {
             (&raw mut (*this).rcu).write(AtomicPtr::new(null_mut()));
             (&raw mut (*this).early_discards).write(discard::EarlyDiscards::default());
             (&raw mut (*this).arrows).write(arrows::Arrows::new());
-            (&raw mut (*this).deferred).write(deferred::Deferred::new(*mm.frames()));
+            (&raw mut (*this).deferred).write(deferred::Deferred::new());
+            KvfreeRcu::new_in(&raw mut (*this).kvfree_rcu);
             (&raw mut (*this).debug).write(debug::Switches::new());
             (&raw mut (*this).registry).write(Registry::new());
             (&raw mut (*this).gone).write(Gone::new());
@@ -130,6 +132,8 @@ impl<M: Machine> Slabs<M> {
     /// Called once, or again after an error. From now on the allocator stays where it is, for as long as anything of
     /// it is used.
     pub unsafe fn start(&self) -> Result<(), NoStart> {
+        self.deferred.settle_in(self);
+        self.kvfree_rcu.settle_in(self);
         // SAFETY: in this order: what follows is made of what came before; nobody else is there.
         let started = unsafe {
             self.make_boot_cache(&self.boot.node, "kmem_cache_node", size_of::<Node<M>>())
@@ -216,6 +220,7 @@ impl<M: Machine> Slabs<M> {
         let engine = core::ptr::from_ref(rcu).cast_mut();
         self.rcu.store(engine, Ordering::Release);
         self.call_early_discards();
+        self.begin_kvfree_rcu();
     }
 
     /// The cache of descriptors of caches.

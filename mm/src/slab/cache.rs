@@ -14,9 +14,9 @@ use super::{
     name::Name,
     node::{Node, NodeCounts},
     percpu::CpuSlab,
-    spec::Constructor,
-    spec::Flags,
+    spec::{Constructor, Destructor, Flags},
 };
+use crate::kvfree_rcu::hands::Hands;
 
 bitflags::bitflags! {
     /// What an allocation or free has to do beyond a push or a pop: bits of [`KmemCache::hooks`]. One
@@ -55,6 +55,7 @@ pub struct KmemCache<M: Machine> {
     pub(crate) layout: ObjectLayout,
     pub(crate) flags: Flags,
     pub(crate) constructor: Option<Constructor>,
+    pub(crate) destructor: Option<Destructor>,
     pub(crate) slabs: NonNull<Slabs<M>>,
     /// By the node's number; null: the machine has no such node, or the node no memory.
     pub(crate) nodes: [AtomicPtr<Node<M>>; MAX_NODES],
@@ -83,6 +84,8 @@ pub struct KmemCache<M: Machine> {
     pub(crate) next_gone: AtomicPtr<Self>,
     /// Frees that wait to be made, by [`nolock`](super) frees: also queued ones that are being made.
     pub(crate) deferred: AtomicU64,
+    /// Objects that were taken to be freed after their grace period, and do not rest yet.
+    pub(crate) hands: Hands,
     /// `CacheDebug::new()`.
     pub(crate) debug: super::debug::CacheDebug,
     #[cfg(feature = "slab_stats")]

@@ -10,7 +10,7 @@ use platform::{
 };
 
 use super::{
-    Constructor, Hooks, KmemCache, Machine, Slabs, Spec,
+    Constructor, Destructor, Hooks, KmemCache, Machine, Slabs, Spec,
     debug::CacheDebug,
     layout::{BadSpec, ObjectLayout, default_min_partial},
     name::Name,
@@ -19,7 +19,7 @@ use super::{
     sheaf::Sheaf,
     spec::Flags,
 };
-use crate::Gfp;
+use crate::{Gfp, kvfree_rcu::hands::Hands};
 
 /// Why there is no cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,7 @@ pub(crate) struct Plan {
     pub flags: Flags,
     pub layout: ObjectLayout,
     pub constructor: Option<Constructor>,
+    pub destructor: Option<Destructor>,
     /// 0: without sheaves.
     pub sheaf_capacity: u32,
     pub usercopy: (u32, u32),
@@ -150,6 +151,7 @@ impl Plan {
             flags,
             layout,
             constructor: spec.constructor,
+            destructor: spec.destructor,
             sheaf_capacity,
             usercopy: (start as u32, len as u32),
         })
@@ -231,7 +233,7 @@ impl<M: Machine> Slabs<M> {
             let node = M::node_of(cpu);
             mm.nearest_memory(node).unwrap_or(node)
         };
-        let Some(cpus) = PerCpu::try_new(|cpu| CpuSlab::new(home(cpu))) else {
+        let Some(cpus) = PerCpu::try_new(|cpu| CpuSlab::new(at, home(cpu))) else {
             return false;
         };
         #[cfg(feature = "slab_stats")]
@@ -259,6 +261,7 @@ impl<M: Machine> Slabs<M> {
             layout: plan.layout,
             flags: plan.flags,
             constructor: plan.constructor,
+            destructor: plan.destructor,
             slabs: NonNull::from(self),
             nodes,
             min_partial: AtomicU32::new(default_min_partial(plan.layout.size as usize)),
@@ -274,6 +277,7 @@ impl<M: Machine> Slabs<M> {
             holders: AtomicU64::new(1),
             next_gone: AtomicPtr::new(core::ptr::null_mut()),
             deferred: AtomicU64::new(0),
+            hands: Hands::new(),
             debug: CacheDebug::new(),
             #[cfg(feature = "slab_stats")]
             stats,

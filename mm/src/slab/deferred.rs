@@ -36,7 +36,6 @@ use platform::{
 };
 
 use super::{KmemCache, Machine, Mode, Slab, Slabs, arrows::Arrow, stats::Stat};
-use crate::frame::FrameMap;
 
 /// A stack of objects: pushed to from any context, taken as a whole.
 #[derive(Debug)]
@@ -111,7 +110,10 @@ pub(crate) struct Here<M: Machine> {
     /// At the beginning: its address is the whole's.
     work: Work,
     pub objects: Objects,
-    map: FrameMap<M::Layout>,
+    /// Heads of objects for which `kfree_rcu` is to be called.
+    pub rcu: Objects,
+    /// Written before the allocator is used.
+    slabs: AtomicPtr<Slabs<M>>,
 }
 
 /// Every CPU's deferred frees.
@@ -121,34 +123,52 @@ pub(crate) struct Deferred<M: Machine> {
 
 impl<M: Machine> Deferred<M> {
     /// Nothing is deferred.
-    pub fn new(map: FrameMap<M::Layout>) -> Self {
+    pub fn new() -> Self {
         let here = |_| Here {
             work: Work::new(Function {
                 run: Here::<M>::run,
                 release: None,
             }),
             objects: Objects::new(),
-            map,
+            rcu: Objects::new(),
+            slabs: AtomicPtr::new(null_mut()),
         };
         Self {
             cpus: core::array::from_fn(here),
         }
     }
+
+    /// The allocator is where it will stay; nothing was deferred.
+    pub fn settle_in(&self, slabs: &Slabs<M>) {
+        for here in &self.cpus {
+            // Relaxed: nobody else is there yet.
+            here.slabs
+                .store(core::ptr::from_ref(slabs).cast_mut(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl<M: Machine> Here<M> {
+    /// Whether its work neither runs nor is to.
+    pub fn is_idle(&self) -> bool {
+        self.work.is_idle()
+    }
+
     /// # Safety
     ///
     /// `work` is that of a `Here` of an allocator that lives.
     unsafe fn run(work: NonNull<Work>) {
         // SAFETY: as the caller promises; the pointer was made from the whole.
         let this = unsafe { work.cast::<Self>().as_ref() };
+        // SAFETY: it is a part of the allocator, which waits for its work before it goes.
+        let slabs = unsafe { &*this.slabs.load(Ordering::Relaxed) };
+        let map = *slabs.mm().frames();
         let mut next = this.objects.take();
         while let Some(object) = next {
             // SAFETY: what was pushed is an object of a slab; it keeps the slab and its cache
             // until it is free, and the count does until that is taken back.
             unsafe {
-                let slab = Slab::<M>::of_object(this.map, object);
+                let slab = Slab::<M>::of_object(map, object);
                 let cache = slab.cache();
                 let cache = cache.as_ref();
                 // Read before it is freed.
@@ -156,6 +176,8 @@ impl<M: Machine> Here<M> {
                 cache.free_deferred(slab, object);
             }
         }
+        // SAFETY: the allocator's own stack of heads.
+        unsafe { slabs.run_deferred_rcu(&this.rcu) };
     }
 }
 

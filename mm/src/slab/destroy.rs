@@ -9,6 +9,7 @@ use core::{fmt, ptr::NonNull};
 use platform::sync::Ordering;
 
 use super::{Caches, Flags, Hooks, KmemCache, Machine, Slabs, name::Name, typed::quiesce::quiesce};
+use crate::kvfree_rcu::Wait;
 
 /// A cache was destroyed with objects in use. It stays, as `name~id`, until the last one
 /// is freed.
@@ -112,10 +113,8 @@ impl<M: Machine> Slabs<M> {
             if cache.boxes.load(Ordering::Relaxed) {
                 quiesce::<M>();
             }
-            // Acquire pairs with the Release of the end of a deferred free.
-            if cache.deferred.load(Ordering::Acquire) > 0 {
-                self.deferred_sync();
-            }
+            // First what waits for a grace period, or is deferred, as that comes by all that follows. SAFETY: as the caller promises.
+            unsafe { self.end_in_flight(cache, Wait::default()) };
             // SAFETY: nobody takes anything out of sheaves or puts it in.
             unsafe { cache.empty() };
             if cache.flags.contains(Flags::TYPESAFE_BY_RCU) {

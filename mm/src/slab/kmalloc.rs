@@ -23,6 +23,7 @@ use platform::NodeId;
 
 use super::{Hooks, KmemCache, Machine, Mode, Slabs, alloc::Found, percpu::SheavesGuard};
 use crate::Gfp;
+pub(crate) use free::At;
 pub use size::{MAX_CACHED, SIZES};
 
 /// What an allocation of 0 bytes gives, as in Linux: not null, and no memory; may be freed.
@@ -152,7 +153,7 @@ impl<M: Machine> Slabs<M> {
     /// Says that an address was given that is not kmalloc's.
     #[cold]
     #[inline(never)]
-    fn bad_address(&self, memory: NonNull<u8>, caller: &'static Location<'static>) {
+    pub(crate) fn bad_address(&self, memory: NonNull<u8>, caller: &'static Location<'static>) {
         let map = self.mm().frames();
         let pfn = map.pfn_of_address(memory.addr().get());
         let word = pfn.and_then(|pfn| Some(map.get(pfn)?.word()));

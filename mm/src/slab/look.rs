@@ -8,6 +8,7 @@ use platform::{CpuId, sync::Ordering};
 use super::{KmemCache, Machine, Slab, Slabs, sheaf::Sheaf, walk::At};
 use crate::{
     frame::{FrameMap, PAGE_SIZE, State},
+    kvfree_rcu::Head,
     machine::Layout,
 };
 
@@ -78,6 +79,19 @@ impl<M: Machine> KmemCache<M> {
                 }
             }
         }
+        for (cpu, part) in self.parts() {
+            // SAFETY: as above.
+            let mut next = unsafe { part.peek_sheaves() };
+            for _ in 0..MOST_DEFERRED {
+                let Some(sheaf) = next else { break };
+                let seen = see(map, sheaf);
+                // SAFETY: memory that can be read.
+                next = seen
+                    .ok()
+                    .and_then(|sheaf| unsafe { (*sheaf.as_ptr()).next });
+                each(At::Waiting(cpu), seen)?;
+            }
+        }
         for node in self.all_nodes() {
             // SAFETY: as above.
             let barn = unsafe { node.barn.sheaves.peek() };
@@ -128,6 +142,19 @@ impl<M: Machine> Slabs<M> {
         .take(MOST_CACHES)
     }
 
+    /// Calls `each` with everything that waits for a grace period in a page of pointers or a chain, and the CPU.
+    ///
+    /// # Safety
+    ///
+    /// Nobody frees meanwhile.
+    pub(super) unsafe fn for_each_loose(&self, mut each: impl FnMut(CpuId, NonNull<u8>)) {
+        for lane in self.kvfree_rcu.lanes() {
+            // SAFETY: nobody changes it.
+            let state = unsafe { lane.state.peek() };
+            state.loose.for_each(|memory| each(lane.cpu, memory));
+        }
+    }
+
     /// Calls `each` with every object that is deferred, and the CPU, as far as their links are
     /// sound.
     ///
@@ -155,6 +182,21 @@ impl<M: Machine> Slabs<M> {
                     let link = cache.as_ref().deferred_link(object);
                     NonNull::new(link.load(Ordering::Relaxed))
                 });
+            }
+            let mut next = self.deferred.cpus[cpu.index()].rcu.peek();
+            for _ in 0..MOST_DEFERRED {
+                let head = next.map(|head| head.cast::<Head>());
+                let Some(head) =
+                    head.filter(|head| is_memory(&map, head.addr().get(), size_of::<Head>()))
+                else {
+                    break;
+                };
+                // SAFETY: memory that can be read, and nobody writes it.
+                let (behind, memory) = unsafe { Head::read(head) };
+                if let Some(memory) = NonNull::new(memory) {
+                    each(cpu, memory);
+                }
+                next = behind.map(NonNull::cast);
             }
         }
     }

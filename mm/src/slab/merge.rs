@@ -3,7 +3,7 @@
 //! A cache that is asked for is one that exists already, by a further name, if objects of the latter
 //! do as well:
 //!
-//! - neither has a constructor, bytes for users, nor a flag of [`Flags::NEVER_MERGED`]
+//! - neither has a constructor, a destructor, bytes for users, nor a flag of [`Flags::NEVER_MERGED`]
 //!   (debugging, TYPESAFE_BY_RCU, NO_MERGE, the caches of descriptors);
 //! - they agree in RECLAIM_ACCOUNT, and in the size of their sheaves;
 //! - an existing object is as large as is asked for, by less than 8 bytes larger, and lies as it
@@ -30,6 +30,7 @@ impl<M: Machine> Caches<'_, M> {
     pub(crate) fn find_mergeable(&self, plan: &Plan) -> Option<&'_ KmemCache<M>> {
         let never = plan.flags.intersects(Flags::NEVER_MERGED)
             || plan.constructor.is_some()
+            || plan.destructor.is_some()
             || plan.usercopy.1 > 0;
         if never || !self.slabs().registry.merging() {
             return None;
@@ -48,6 +49,7 @@ impl<M: Machine> KmemCache<M> {
             && !differ.intersects(Flags::SAME_MERGED)
             && !self.is_dying()
             && self.constructor.is_none()
+            && self.destructor.is_none()
             && self.usercopy.1 == 0
             && capacity == plan.sheaf_capacity
             && wanted.object_size <= own.usable

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use platform::CpuId;
+use platform::{CpuId, Preempt};
 
 use super::{KmemCache, Machine, arrows::Arrow, sheaf::Sheaf};
 
@@ -19,7 +19,13 @@ impl<M: Machine> KmemCache<M> {
             return;
         };
         let taken = sheaves.take();
+        // What is in the rcu_free sheaf waits on; so it is not flushed, but closed.
+        let lane = self.slabs().kvfree_rcu.lane(cpu);
+        let pinned = Preempt::<M>::disable();
+        let then = self.close_stolen(lane, &mut sheaves, Arrow::RcuCloseDead);
         drop(sheaves);
+        lane.follow(then);
+        drop(pinned);
         for sheaf in taken.into_iter().flatten() {
             self.arrow(Arrow::CpuDead);
             // SAFETY: taken out, so nobody else's.

@@ -14,12 +14,13 @@ use core::{mem::offset_of, ptr::NonNull};
 
 use platform::{
     NodeId, PerCpuAddr, Preempt,
-    lock::{LocalGuard, LocalLock},
+    lock::{LocalGuard, LocalLock, StolenGuard},
     lock_class,
     sync::AtomicU64,
 };
 
 use super::{KmemCache, Machine, node::Node, sheaf::Sheaf};
+use crate::kvfree_rcu::Part;
 
 lock_class! {
     /// A CPU's sheaves of a cache: a local lock, so only ever tried.
@@ -42,6 +43,9 @@ unsafe impl Send for CpuSheaves {}
 
 /// The sheaves of this CPU, locked.
 pub(crate) type SheavesGuard<'a, M> = LocalGuard<'a, CpuSheaves, M, SheavesLock>;
+
+/// The sheaves of a CPU that does not run, or of a cache that is not used any more.
+pub(crate) type StolenSheaves<'a, M> = StolenGuard<'a, CpuSheaves, M, SheavesLock>;
 
 impl CpuSheaves {
     /// Whether main is the permanent empty sheaf.
@@ -76,12 +80,8 @@ impl CpuSheaves {
         true
     }
 
-    /// Takes main and spare out, if they are real ones.
+    /// Takes main and spare out, if they are real ones. (What waits for a grace period stays.)
     pub fn take(&mut self) -> [Option<NonNull<Sheaf>>; 2] {
-        debug_assert!(
-            self.rcu_free.is_none(),
-            "what waits for a grace period is not flushed so"
-        );
         let main = (!self.has_no_main()).then_some(self.main);
         self.main = Sheaf::nothing();
         [main, self.spare.take()]
@@ -98,6 +98,8 @@ pub(crate) struct CpuSlab<M: Machine> {
     /// and somebody's. Right as the sum over all CPUs; changed by its CPU, in one instruction. So
     /// a [walk](super::walk) misses a sheaf that got lost.
     pub kept: AtomicU64,
+    /// What waits for a grace period, but for what is in the open sheaf.
+    pub part: Part<M>,
 }
 
 #[cfg(not(model))]
@@ -106,7 +108,7 @@ const _: () = assert!(size_of::<CpuSheaves>() + 2 * size_of::<u32>() == 32);
 impl<M: Machine> CpuSlab<M> {
     /// That of a CPU whose own memory is that of `home` ([`Mm::nearest_memory`](crate::Mm::nearest_memory)
     /// of its node): without sheaves.
-    pub fn new(home: NodeId) -> Self {
+    pub fn new(cache: NonNull<KmemCache<M>>, home: NodeId) -> Self {
         let sheaves = CpuSheaves {
             main: Sheaf::nothing(),
             spare: None,
@@ -116,6 +118,7 @@ impl<M: Machine> CpuSlab<M> {
             sheaves: LocalLock::new(sheaves),
             home: pair_of(home),
             kept: AtomicU64::new(0),
+            part: Part::new(cache),
         }
     }
 }

@@ -163,6 +163,66 @@ impl Sheaf {
         }
     }
 
+    /// [`push`](Self::push) into a sheaf whose objects wait for a grace period: its last place is for
+    /// the cookie.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Self::push).
+    #[inline(always)]
+    pub unsafe fn push_rcu(this: NonNull<Self>, object: NonNull<u8>) -> bool {
+        // SAFETY: the caller's; the place is below the capacity.
+        unsafe {
+            let len = Self::len(this);
+            if len + 1 >= Self::capacity(this) {
+                return false;
+            }
+            Self::objects(this).add(len as usize).write(object);
+            (*this.as_ptr()).len = len + 1;
+            true
+        }
+    }
+
+    /// Whether it has as many objects as [`push_rcu`](Self::push_rcu) puts in.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf.
+    pub unsafe fn is_full_rcu(this: NonNull<Self>) -> bool {
+        // SAFETY: the caller's.
+        unsafe { Self::len(this) + 1 >= Self::capacity(this) }
+    }
+
+    /// The place of the cookie of a sheaf whose objects wait for a grace period.
+    unsafe fn cookie_place(this: NonNull<Self>) -> NonNull<u64> {
+        // SAFETY: as the callers promise: below the capacity, and not filled.
+        unsafe {
+            debug_assert!(Self::has_room(this), "the cookie has the last place");
+            let last = Self::capacity(this) as usize - 1;
+            Self::objects(this).add(last).cast()
+        }
+    }
+
+    /// Notes what its objects wait for.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf, whose objects were [put in for that](Self::push_rcu).
+    pub unsafe fn set_cookie(this: NonNull<Self>, cookie: u64) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::cookie_place(this).write(cookie) };
+    }
+
+    /// What its objects wait for.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the sheaf, and [`set_cookie`](Self::set_cookie) was called for it.
+    pub unsafe fn cookie(this: NonNull<Self>) -> u64 {
+        // SAFETY: as the caller promises.
+        unsafe { Self::cookie_place(this).read() }
+    }
+
     /// Moves the latest objects, at most `want`, to `into`: how many.
     ///
     /// # Safety

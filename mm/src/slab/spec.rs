@@ -57,6 +57,11 @@ impl fmt::Display for Flags {
 /// the constructor left it.
 pub type Constructor = fn(NonNull<u8>);
 
+/// What is called with an object that was given to `kfree_rcu`, after its grace period and before it is used
+/// again, once. In a thread, without locks; it may free, also by `kfree_rcu`, and take locks, but may not wait for barriers or
+/// destroy caches. (An object that is freed by itself has no destructor called: who frees it knows what is in it.)
+pub type Destructor = unsafe fn(NonNull<u8>);
+
 /// What a cache is asked to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec<'a> {
@@ -70,6 +75,8 @@ pub struct Spec<'a> {
     pub flags: Flags,
     /// Makes fresh objects.
     pub constructor: Option<Constructor>,
+    /// Called with objects that `kfree_rcu` frees.
+    pub destructor: Option<Destructor>,
     /// Objects in a sheaf; `None`: by the size of objects.
     pub sheaf_capacity: Option<u32>,
     /// Where in a free object the allocator may keep its link: a multiple of 8. Only with a
@@ -88,6 +95,7 @@ impl<'a> Spec<'a> {
             align: 0,
             flags: Flags::empty(),
             constructor: None,
+            destructor: None,
             sheaf_capacity: None,
             free_pointer: None,
             usercopy: None,
@@ -111,6 +119,19 @@ impl<'a> Spec<'a> {
     pub const fn constructor(self, constructor: Constructor) -> Self {
         Self {
             constructor: Some(constructor),
+            ..self
+        }
+    }
+
+    /// The same with a destructor.
+    ///
+    /// # Safety
+    ///
+    /// It may be called with any object of the cache that is given to `kfree_rcu`, by any thread.
+    #[must_use]
+    pub const unsafe fn destructor(self, destructor: Destructor) -> Self {
+        Self {
+            destructor: Some(destructor),
             ..self
         }
     }

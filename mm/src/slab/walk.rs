@@ -8,6 +8,7 @@
 //! | on its slab's freelist | following the links from the slab's word |
 //! | in a CPU's main, spare or rcu_free sheaf | looking at every possible CPU of every cache |
 //! | in a full sheaf of a node's barn | looking at every node of every cache |
+//! | waiting for a grace period | looking at every CPU's lane ([`kvfree_rcu`](crate::kvfree_rcu)) |
 //! | deferred: freed where no lock could be waited for, and still to be taken in | the CPUs' deferred lists |
 //! | allocated | none of these |
 //!
@@ -71,6 +72,8 @@ pub struct Tally {
     pub in_sheaves: u64,
     /// In a barn.
     pub in_barns: u64,
+    /// Waiting for a grace period: in rcu_free sheaves and on lanes.
+    pub waiting: u64,
     /// Freed and not taken in yet.
     pub deferred: u64,
     /// Page frames by what they are.
@@ -97,7 +100,7 @@ pub struct PageTally {
 impl Tally {
     /// Objects that somebody uses.
     pub const fn allocated(&self) -> u64 {
-        self.objects - self.free - self.in_sheaves - self.in_barns - self.deferred
+        self.objects - self.free - self.in_sheaves - self.in_barns - self.waiting - self.deferred
     }
 }
 
@@ -106,7 +109,7 @@ impl fmt::Display for Tally {
         writeln!(
             f,
             "{} objects in {} slabs of {} caches: {} allocated, {} on freelists, {} in sheaves, \
-             {} in barns, {} deferred",
+             {} in barns, {} waiting, {} deferred",
             self.objects,
             self.slabs,
             self.caches,
@@ -114,6 +117,7 @@ impl fmt::Display for Tally {
             self.free,
             self.in_sheaves,
             self.in_barns,
+            self.waiting,
             self.deferred
         )?;
         let PageTally {

@@ -244,6 +244,11 @@ impl<M: Machine> KmemCache<M> {
                     at = Some(At::Deferred(cpu));
                 }
             });
+            self.slabs().for_each_loose(|cpu, waiting| {
+                if waiting == object {
+                    at = Some(At::Waiting(cpu));
+                }
+            });
         }
         at
     }

@@ -14,7 +14,10 @@ use mm::{
     report::Kind,
     slab::{KmemCache, Slabs},
 };
-use platform::hosted::{Builder, Hosted, Machine};
+use platform::{
+    Platform,
+    hosted::{Builder, Hosted, Machine},
+};
 use rcu::{Config as RcuConfig, hosted::Engine};
 
 pub const MIB: u64 = 1 << 20;
@@ -145,7 +148,11 @@ impl World {
             let engine = Engine::start(&self.machine, RcuConfig::default());
             // SAFETY: when the engine ends nothing waits for it, nor will it.
             unsafe { slabs.set_rcu(&engine) };
+            for cpu in Hosted::online_cpus().iter() {
+                slabs.start_drainer(cpu).expect("a thread");
+            }
             f(slabs, &engine);
+            slabs.stop_drainers();
             engine.barrier();
         });
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What is at an address of kmalloc.
-pub(super) enum At<M: Machine> {
+pub(crate) enum At<M: Machine> {
     /// An object, or a place inside one.
     Slab(Slab<M>),
     /// A block of pages.
@@ -26,7 +26,7 @@ pub(super) enum At<M: Machine> {
 impl<M: Machine> Slabs<M> {
     /// The slab that an object lies in; `None`: it lies in none.
     #[inline(always)]
-    fn slab_of(&self, memory: NonNull<u8>) -> Option<Slab<M>> {
+    pub(crate) fn slab_of(&self, memory: NonNull<u8>) -> Option<Slab<M>> {
         let map = self.frames;
         let offset = memory.addr().get().wrapping_sub(map.layout().direct_map());
         let number = offset >> PAGE_SHIFT;
@@ -48,7 +48,7 @@ impl<M: Machine> Slabs<M> {
     }
 
     /// What is at `memory`.
-    pub(super) fn at(&self, memory: NonNull<u8>) -> At<M> {
+    pub(crate) fn at(&self, memory: NonNull<u8>) -> At<M> {
         if let Some(slab) = self.slab_of(memory) {
             return At::Slab(slab);
         }

@@ -28,6 +28,11 @@ impl<M: Machine> Slabs<M> {
     ///
     /// As [`walk`](Slabs::walk), here and below.
     pub(super) unsafe fn look_for_holders(&self) -> Result<(), Fault> {
+        for lane in self.kvfree_rcu.lanes() {
+            if lane.state.holder().is_some() {
+                return Err(Fault::general(Problem::LaneHeld(lane.cpu)));
+            }
+        }
         for (cpu, lists) in self.mm().lists.iter() {
             if lists.lock.is_taken() {
                 return Err(Fault::general(Problem::PagesHeld(cpu)));
@@ -63,6 +68,7 @@ impl<M: Machine> Slabs<M> {
                 cache.walk_barns()?;
                 cache.count_sheaves()?;
                 cache.walk_deferred(tally)?;
+                cache.walk_waiting(tally)?;
             }
             for node in cache.all_nodes() {
                 node.walked.clear();
@@ -144,7 +150,12 @@ impl<M: Machine> Slabs<M> {
             }
             // SAFETY: nobody else runs.
             unsafe {
-                self.for_each_deferred(|cpu, object| add(object.addr().get(), At::Deferred(cpu)))
+                self.for_each_deferred(|cpu, object| add(object.addr().get(), At::Deferred(cpu)));
+                self.for_each_loose(|cpu, object| {
+                    if self.cache_of(object).is_some() {
+                        add(object.addr().get(), At::Waiting(cpu));
+                    }
+                });
             };
             let smaller = self.smaller(from, to);
             if !room.is_full() || smaller >= to {
@@ -216,6 +227,7 @@ impl<M: Machine> KmemCache<M> {
             }
             match at {
                 At::BarnFull(_) | At::BarnEmpty(_) => tally.in_barns += u64::from(len),
+                At::RcuFree(_) | At::Waiting(_) => tally.waiting += u64::from(len),
                 _ => tally.in_sheaves += u64::from(len),
             }
             Ok(())
@@ -303,6 +315,39 @@ impl<M: Machine> KmemCache<M> {
         let counted = self.deferred.load(Relaxed);
         if found != counted {
             return Err(self.fault(Problem::Deferred(found, counted)));
+        }
+        Ok(())
+    }
+
+    /// What waits for a grace period, against the lanes' counts of it.
+    unsafe fn walk_waiting(&self, tally: &mut Tally) -> Result<(), Fault> {
+        let mut found = [0; platform::MAX_CPUS];
+        // SAFETY: nobody changes anything, and lengths were checked.
+        let _ = unsafe {
+            self.for_each_sheaf(|at, sheaf| {
+                if let (At::Waiting(cpu), Ok(sheaf)) = (at, sheaf) {
+                    found[cpu.index()] += u64::from(Sheaf::len(sheaf));
+                }
+                ControlFlow::<()>::Continue(())
+            })
+        };
+        let mut result = Ok(());
+        // SAFETY: nobody else runs.
+        unsafe {
+            self.slabs().for_each_loose(|cpu, object| {
+                if self.slabs().cache_of(object) == Some(NonNull::from(self)) {
+                    found[cpu.index()] += 1;
+                    tally.waiting += 1;
+                    result = result.and(self.walk_object(At::Waiting(cpu), object));
+                }
+            });
+        }
+        result?;
+        for (cpu, part) in self.parts() {
+            let (found, counted) = (found[cpu.index()], part.objects());
+            if found != counted {
+                return Err(self.fault(Problem::Waiting(cpu, found, counted)));
+            }
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ pub enum At {
     Spare(CpuId),
     /// In the sheaf in which a CPU gathers what waits for a grace period.
     RcuFree(CpuId),
+    /// On a CPU's lane, closed: it waits for its grace period.
+    Waiting(CpuId),
     /// In a full sheaf of a node's barn.
     BarnFull(NodeId),
     /// In an empty one (nothing may be).
@@ -43,6 +45,7 @@ impl At {
             Self::BarnEmpty(node) => (5, node.number()),
             Self::Deferred(cpu) => (6, cpu.number()),
             Self::IsSheaf => (7, 0),
+            Self::Waiting(cpu) => (8, cpu.number()),
         };
         kind << 8 | number as u16
     }
@@ -60,6 +63,7 @@ impl At {
             4 => Self::BarnFull(node),
             5 => Self::BarnEmpty(node),
             6 => Self::Deferred(cpu),
+            8 => Self::Waiting(cpu),
             _ => Self::IsSheaf,
         }
     }
@@ -73,6 +77,7 @@ impl fmt::Display for At {
             Self::IsSheaf => f.write_str("in use as a sheaf"),
             Self::Main(cpu) => write!(f, "in the main sheaf of cpu{cpu}"),
             Self::Spare(cpu) => write!(f, "in the spare sheaf of cpu{cpu}"),
+            Self::Waiting(cpu) => write!(f, "waiting for a grace period on cpu{cpu}"),
             Self::RcuFree(cpu) => write!(f, "in the rcu_free sheaf of cpu{cpu}"),
             Self::BarnFull(node) => write!(f, "in the barn of node {node}, in a full sheaf"),
             Self::BarnEmpty(node) => write!(f, "in the barn of node {node}, in an empty sheaf"),
@@ -116,6 +121,10 @@ pub enum Problem {
     },
     /// Objects that wait to be freed: found, counted.
     Deferred(u64, u64),
+    /// Objects that wait for a grace period on a CPU's lane: found, counted.
+    Waiting(CpuId, u64, u64),
+    /// The lock of a CPU's lane is held.
+    LaneHeld(CpuId),
     /// A slab belongs to nothing that is a cache.
     Owner(Pfn, usize),
     /// A slab's order, and the objects that its word has.
@@ -207,6 +216,11 @@ impl fmt::Display for Problem {
             Self::Deferred(found, counted) => {
                 write!(f, "{found} frees are deferred, counted {counted}")
             }
+            Self::Waiting(cpu, found, counted) => write!(
+                f,
+                "{found} objects wait for a grace period on cpu{cpu}, counted {counted}"
+            ),
+            Self::LaneHeld(cpu) => write!(f, "the lane of cpu{cpu} is locked"),
             Self::Owner(slab, owner) => {
                 write!(f, "slab {slab} belongs to {owner:#x}, which is no cache")
             }

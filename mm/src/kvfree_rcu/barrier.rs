@@ -1,0 +1,269 @@
+//! Waiting until what was given to `kfree_rcu` is free: of all caches, of one, of one that is
+//! destroyed.
+//!
+//! | who | closes | waits for a grace period | takes off the lanes | waits for hands |
+//! |---|---|---|---|---|
+//! | [`Slabs::kvfree_rcu_barrier`] | all open batches, each CPU its own | an expedited one | all that is ripe, everywhere | of every lane, of the phase before |
+//! | [`Slabs::kvfree_rcu_barrier_on_cache`] | the cache's open sheaves, each CPU its own | an expedited one, if the cookies of what waits are not done | the cache's, what is ripe | of the cache, of the phase before |
+//! | the end of a cache | the cache's open sheaves, from where it runs | the same | all of the cache's | of the cache, all |
+//!
+//! # Why this is exact
+//!
+//! Every object that was given to `kfree_rcu` and does not rest is in one of: the open sheaf of a CPU; what a lane has of the cache
+//! ([`Part::objects`](super::part::Part::objects)); the [hands](super::hands) of the cache; the stack of
+//! deferred calls, counted in the cache. It moves from the first to the second in one step with the lane's lock, and from the second to the
+//! third so that it is counted in both for a moment. So who looks at them in this order, after the last call of `kfree_rcu`,
+//! and finds nothing, knows that all rests; he has written nothing, and asked nobody.
+//!
+//! All counts are of one cache and one CPU, but for the hands, which are of one cache and changed once for each sheaf, not for
+//! each object. So nothing here costs the callers of `kfree_rcu` a shared line.
+
+use platform::{
+    CpuId, CpuMask, lock_class,
+    sync::{AtomicU64, Ordering},
+    wait::Mutex,
+};
+
+use super::lane::Lane;
+use crate::slab::{KmemCache, Machine, Slabs, arrows::Arrow};
+
+lock_class! {
+    /// Whoever makes a barrier: phases of hands change one at a time.
+    pub struct BarrierLock = ("kfree_rcu barrier", 2);
+}
+
+/// The mutex of barriers.
+pub(crate) type BarrierMutex<M> = Mutex<(), M, BarrierLock>;
+
+/// How a destroyer waits for readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Wait {
+    /// By an expedited grace period: other CPUs that are in a section are interrupted.
+    #[default]
+    Expedited,
+    /// By a normal one.
+    Normal,
+}
+
+/// What a destroyer did because objects of its cache were in flight. All zero: none was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct InFlight {
+    /// Objects that waited for a grace period, and were freed by the destroyer itself.
+    pub freed: u64,
+    /// Grace periods that it asked for.
+    pub requested: u32,
+    /// Times that it found that the cookies of all that was in flight were done.
+    pub passed: u32,
+    /// Times that it waited for objects that others had taken to free them.
+    pub hands: u32,
+    /// Times that it waited for deferred frees.
+    pub deferred: u32,
+    /// Calls to other CPUs.
+    pub calls: u32,
+    /// Works and wake-ups that it had others do.
+    pub works: u32,
+}
+
+impl<M: Machine> Slabs<M> {
+    /// Waits until everything is free that was given to `kfree_rcu` before, whichever road it took. Task
+    /// context, may sleep, not in a section, nor from a destructor.
+    pub fn kvfree_rcu_barrier(&self) {
+        self.sync_deferred_rcu();
+        let _barrier = self.kvfree_rcu.barrier.lock();
+        self.close_all_open();
+        // After this who takes something counts in the new phase, once he has got a lane's lock after us.
+        let phases = self.kvfree_rcu.flip_lanes();
+        let any = self.kvfree_rcu.lanes().iter().any(|lane| {
+            let mut state = lane.state.lock();
+            state.loose.close_all(true, || lane.name());
+            !state.is_empty()
+        });
+        if any && let Some(rcu) = self.rcu() {
+            rcu.synchronize_expedited();
+        }
+        for lane in self.kvfree_rcu.lanes() {
+            lane.drain();
+        }
+        for (lane, phase) in self.kvfree_rcu.lanes().iter().zip(phases) {
+            lane.hands.wait(phase, &self.kvfree_rcu.rested);
+        }
+    }
+
+    /// Has every CPU close its open sheaves of all caches. Task context with interrupts on.
+    pub(super) fn close_all_open(&self) {
+        let has_open = |lane: &&Lane<M>| {
+            let mut any = false;
+            let mut state = lane.state.lock();
+            state.for_each_part(|part, _| any |= part.open_since() != 0);
+            any
+        };
+        let lanes = self.kvfree_rcu.lanes().iter().filter(has_open);
+        let cpus = lanes.fold(CpuMask::EMPTY, |cpus, lane| cpus.with(lane.cpu));
+        call_until::<M>(cpus, |here| {
+            self.kvfree_rcu
+                .lane(here)
+                .close_open(Arrow::RcuCloseBarrier, u64::MAX)
+        });
+    }
+
+    /// Waits until every object of `cache` is free that was given to `kfree_rcu` before; for no others, and not at all if
+    /// there are none. Of a merged cache those of all its names count. Task context, may sleep, not in a section, nor from a destructor.
+    pub fn kvfree_rcu_barrier_on_cache(&self, cache: &KmemCache<M>) {
+        self.sync_deferred(cache);
+        if !cache.has_in_flight() {
+            return;
+        }
+        let _barrier = self.kvfree_rcu.barrier.lock();
+        let open =
+            |(cpu, part): (_, &super::part::Part<M>)| (part.open_since() != 0).then_some(cpu);
+        let cpus = cache.parts().filter_map(open);
+        call_until::<M>(cpus.fold(CpuMask::EMPTY, CpuMask::with), |here| {
+            let lane = self.kvfree_rcu.lane(here);
+            match cache.close_rcu_free(lane, Arrow::RcuCloseBarrier) {
+                Some(then) => {
+                    lane.follow(then);
+                    true
+                }
+                None => {
+                    cache.arrow(Arrow::RcuCloseBusy);
+                    false
+                }
+            }
+        });
+        let phase = cache.hands.flip();
+        self.free_ripe_of(cache);
+        if cache.parts().any(|(_, part)| part.objects() > 0) {
+            self.close_loose_of(cache);
+            if let Some(rcu) = self.rcu() {
+                rcu.synchronize_expedited();
+            }
+            self.free_ripe_of(cache);
+        }
+        cache.hands.wait(phase, &self.kvfree_rcu.rested);
+    }
+
+    /// Frees all objects of a dying cache that were given to `kfree_rcu`, after their grace period,
+    /// and waits for those that others have taken. Task context, may sleep.
+    ///
+    /// # Safety
+    ///
+    /// No call of `kfree_rcu` for this cache is under way or will begin, but from destructors of its objects; the caller is its
+    /// only destroyer.
+    pub(crate) unsafe fn end_in_flight(&self, cache: &KmemCache<M>, wait: Wait) -> InFlight {
+        let mut did = InFlight::default();
+        loop {
+            if self.sync_deferred(cache) {
+                did.deferred += 1;
+            }
+            let mut any = false;
+            for (cpu, part) in cache.parts() {
+                // From here on nobody but this closes its open sheaf.
+                if part.open_since() != 0 {
+                    let _state = self.kvfree_rcu.lane(cpu).state.lock();
+                    // SAFETY: with the lock, and no other is there.
+                    unsafe { part.locked() }.bar();
+                    any = true;
+                }
+                any |= part.objects() > 0;
+            }
+            if cache.hands.any() {
+                cache.arrow(Arrow::HandsWait);
+                did.hands += 1;
+                cache.hands.wait_all(&self.kvfree_rcu.rested);
+            } else if !any {
+                break;
+            }
+            if any {
+                // SAFETY: as the caller promises.
+                unsafe { self.end_lanes(cache, wait, &mut did) };
+            }
+        }
+        for (cpu, part) in cache.parts() {
+            // Nothing is on it; somebody may be about to see that.
+            if part.is_linked() {
+                let mut state = self.kvfree_rcu.lane(cpu).state.lock();
+                // SAFETY: with the lock, and no other is there.
+                state.relink(part, &mut unsafe { part.locked() });
+            }
+        }
+        did
+    }
+
+    /// What is on the lanes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`end_in_flight`](Self::end_in_flight); nobody has the local locks.
+    unsafe fn end_lanes(&self, cache: &KmemCache<M>, wait: Wait, did: &mut InFlight) {
+        for (cpu, part) in cache.parts() {
+            if part.open_since() != 0
+                // SAFETY: nobody uses the sheaves any more.
+                && let Some(mut sheaves) = unsafe { cache.cpus.on(cpu).sheaves.steal() }
+            {
+                // Nobody need come for it: this does.
+                let lane = self.kvfree_rcu.lane(cpu);
+                let _ = cache.close_stolen(lane, &mut sheaves, Arrow::RcuCloseDestroy);
+            }
+        }
+        did.freed += self.free_ripe_of(cache);
+        if cache.parts().all(|(_, part)| part.objects() == 0) {
+            did.passed += 1;
+            return;
+        }
+        self.close_loose_of(cache);
+        if let Some(rcu) = self.rcu() {
+            did.requested += 1;
+            match wait {
+                Wait::Expedited => rcu.synchronize_expedited(),
+                Wait::Normal => rcu.synchronize(),
+            }
+        }
+        did.freed += self.free_ripe_of(cache);
+    }
+
+    /// Frees what is ripe of a cache, on all lanes: how many objects.
+    fn free_ripe_of(&self, cache: &KmemCache<M>) -> u64 {
+        let mut objects = 0;
+        for (cpu, part) in cache.parts() {
+            let lane = self.kvfree_rcu.lane(cpu);
+            while part.objects() > 0
+                && let Some(hand) = lane.take_own(part)
+            {
+                objects += hand.objects();
+                lane.free(hand);
+            }
+        }
+        objects
+    }
+
+    /// Closes pages and chains that have objects of a cache. (Others in them get a cookie a little
+    /// earlier, and wait no longer for it.)
+    fn close_loose_of(&self, cache: &KmemCache<M>) {
+        for (cpu, part) in cache.parts() {
+            if part.objects() > 0 {
+                let lane = self.kvfree_rcu.lane(cpu);
+                let mut state = lane.state.lock();
+                // SAFETY: with the lock, and no other is there.
+                if unsafe { part.locked() }.loose_objects() > 0 {
+                    state.loose.close_all(true, || lane.name());
+                }
+            }
+        }
+    }
+}
+
+/// Calls `f` on each of the CPUs, again where it gives `false`.
+fn call_until<M: Machine>(cpus: CpuMask, f: impl Fn(CpuId) -> bool + Sync) {
+    let mut left = cpus;
+    while !left.is_empty() {
+        let busy = AtomicU64::new(0);
+        M::call(left, &|| {
+            let here = M::current_cpu();
+            if !f(here) {
+                // Relaxed: the call orders it.
+                busy.fetch_or(CpuMask::only(here).bits(), Ordering::Relaxed);
+            }
+        });
+        left = CpuMask::from_bits(busy.load(Ordering::Relaxed));
+    }
+}

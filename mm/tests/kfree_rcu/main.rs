@@ -1,0 +1,6 @@
+//! `kfree_rcu` on hosted machines: every road, barriers, the end of caches, with readers.
+
+mod roads;
+#[allow(dead_code, reason = "shared with the suite of caches")]
+#[path = "../slab_caches/world.rs"]
+mod world;
