@@ -195,7 +195,12 @@ impl<M: Machine> KmemCache<M> {
             || self.hands.any()
     }
 
-    /// Objects that wait for a grace period, about, but for those in open sheaves. Any context.
+    /// Objects that wait for a grace period on a CPU's lane, about, but for those in its open sheaf. Any context.
+    pub fn in_flight_on(&self, cpu: CpuId) -> u64 {
+        self.part(cpu).objects()
+    }
+
+    /// The same on all lanes.
     pub fn in_flight(&self) -> u64 {
         self.parts().map(|(_, part)| part.objects()).sum()
     }

@@ -1,5 +1,7 @@
 //! The slab allocator, by the contract's names.
 
+mod destroy;
+mod kfree_rcu;
 mod memory;
 mod several;
 

@@ -57,7 +57,7 @@ pub const XFS: [(&str, usize, bool); 28] = [
 const OBJECTS: usize = 1000;
 
 /// KiB of all slabs.
-fn slab_kib() -> u64 {
+pub(super) fn slab_kib() -> u64 {
     mm().counts().used[Use::Slab as usize] * PAGE_SIZE / 1024
 }
 

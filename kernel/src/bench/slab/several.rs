@@ -51,7 +51,7 @@ fn smp_pair(run: &mut Run) -> Outcome {
     let own = Own::of(256)?;
     let cache = own.cache();
     let ops = run.ops();
-    let had = on_all(run, ops, cache, move || Ok(move || pairs(cache, ops)))?;
+    let had = on_all_with(run, ops, cache, move || Ok(move || pairs(cache, ops)))?;
     own.end()?;
     had_memory(had)
 }
@@ -60,7 +60,7 @@ fn smp_batch(run: &mut Run) -> Outcome {
     let own = Own::of(256)?;
     let cache = own.cache();
     let batches = (run.ops() / BATCH as u64).max(1);
-    let had = on_all(run, batches * BATCH as u64, cache, move || {
+    let had = on_all_with(run, batches * BATCH as u64, cache, move || {
         let mut held = places(BATCH)?.into_iter().map(Place).collect::<Vec<_>>();
         Ok(move || batches_of(cache, Place::all(&mut held), batches))
     })?;
@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-fn spawn<T: Send + 'static>(
+pub(super) fn spawn<T: Send + 'static>(
     cpu: CpuId,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Stop> {
@@ -91,12 +91,12 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Runs what `make` makes on every CPU, `ops` operations each, from the moment when all are
-/// ready until the last is done. Whether all had memory.
-fn on_all<F: FnOnce() -> bool + Send + 'static>(
+/// ready until the last is done, and then `end`. Whether all had memory.
+pub(super) fn on_all<F: FnOnce() -> bool + Send + 'static>(
     run: &mut Run,
     ops: u64,
-    cache: &'static KmemCache<Kernel>,
     make: impl Fn() -> Result<F, Stop>,
+    end: impl FnOnce(),
 ) -> Result<bool, Stop> {
     let cpus = smp::online();
     let own = make()?;
@@ -104,7 +104,6 @@ fn on_all<F: FnOnce() -> bool + Send + 'static>(
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let before = cache.contention();
     let mut workers = Vec::new();
     let started = cpus.without(smp::this_cpu()).iter().try_for_each(|cpu| {
         let (begin, ready) = (Arc::clone(&begin), Arc::clone(&ready));
@@ -128,10 +127,23 @@ fn on_all<F: FnOnce() -> bool + Send + 'static>(
     for worker in workers {
         had &= worker.join();
     }
+    end();
     run.add(start.took());
     started?;
-    let total = ops * cpus.count() as u64;
-    run.shared_by(cpus.count(), total);
+    run.shared_by(cpus.count(), ops * cpus.count() as u64);
+    Ok(had)
+}
+
+/// [`on_all`] with one cache, of which it tells how often CPUs met at its locks.
+fn on_all_with<F: FnOnce() -> bool + Send + 'static>(
+    run: &mut Run,
+    ops: u64,
+    cache: &'static KmemCache<Kernel>,
+    make: impl Fn() -> Result<F, Stop>,
+) -> Result<bool, Stop> {
+    let before = cache.contention();
+    let had = on_all(run, ops, make, || {})?;
+    let total = ops * smp::online().count() as u64;
     tell_contention(run, before, cache.contention(), total)?;
     Ok(had)
 }
