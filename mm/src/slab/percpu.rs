@@ -88,7 +88,9 @@ impl CpuSheaves {
     }
 }
 
-/// What each CPU has. Aligned to its size, so that it lies in one cache line.
+/// What each CPU has. What fast paths use lies in one cache line, the lock at the beginning, from where its place needs no
+/// arithmetic.
+#[repr(C)]
 #[cfg_attr(not(model), repr(align(32)))]
 pub(crate) struct CpuSlab<M: Machine> {
     pub sheaves: LocalLock<CpuSheaves, M, SheavesLock>,
