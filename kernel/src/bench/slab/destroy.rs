@@ -19,7 +19,7 @@ use crate::{
     machine::Kernel,
     memory::slab::slabs,
     sched::{self, JoinHandle},
-    smp,
+    smp, time,
 };
 
 bench! {
@@ -66,6 +66,9 @@ const OBJECTS: usize = 100;
 const DEFERRED: usize = 10;
 /// Objects that a CPU of the load has in flight, at most.
 const IN_FLIGHT: u64 = 10_000;
+
+/// How long it waits before it looks again.
+const PAUSE_NS: u64 = 100_000;
 
 /// Gives an object to `kfree_rcu`; its head is its first two words.
 fn free_rcu(object: NonNull<u8>) {
@@ -159,7 +162,7 @@ fn xfs(run: &mut Run) -> Outcome {
 
 /// Runs `f` while every other CPU allocates objects of another cache and gives them to `kfree_rcu`.
 fn under_load(run: &mut Run, f: impl FnOnce(&mut Run) -> Outcome) -> Outcome {
-    let load = Own::of(256)?;
+    let load = Own::new(&Spec::new("load", 256))?;
     let cache = load.cache();
     let stop = Arc::new(AtomicBool::new(false));
     let (running, objects) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
@@ -183,7 +186,7 @@ fn under_load(run: &mut Run, f: impl FnOnce(&mut Run) -> Outcome) -> Outcome {
                 }
                 objects.fetch_add(done, Ordering::Relaxed);
                 while cache.in_flight_on(cpu) > IN_FLIGHT && !stop.load(Ordering::Relaxed) {
-                    sched::yield_now();
+                    sched::park_until(time::now_ns() + PAUSE_NS);
                 }
             }
         })?);
