@@ -12,6 +12,7 @@ mod heap;
 mod heap_walk;
 mod hotplug;
 mod ipi;
+mod kfree_rcu;
 mod kmalloc;
 mod lockdep;
 mod log;

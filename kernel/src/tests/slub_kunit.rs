@@ -1,9 +1,10 @@
-//! The cases of Linux's `slub_kunit`, by their names; two more of it need `kfree_rcu`.
+//! The cases of Linux's `slub_kunit`, by their names.
 //!
 //! What differs: Linux counts an error for each message, here a fault is one report. Where
 //! Linux puts a damaged freelist together as far as it goes, and counts on, here the damaged
 //! object is isolated and the others are linked anew, so a second look finds nothing.
 
+use alloc::sync::Arc;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,12 +13,15 @@ use mm::report::Kind as Found;
 use mm::slab::debug::pattern::{POISON_FREE, RED_ACTIVE, RED_INACTIVE};
 use mm::slab::{Flags, KmemCache, Spec};
 
+use platform::{Priority, work};
+
 use crate::kunit::{
     Ctx, Outcome, Stop, kassert, kassert_eq, kassert_ne, kassert_ok, knote, kunit_suite, rounds,
 };
 use crate::machine::Kernel;
 use crate::memory::slab::slabs;
 use crate::report::Kind;
+use crate::sched;
 use crate::sweep::sweep;
 use crate::time;
 use crate::timer::RawKind;
@@ -31,6 +35,8 @@ kunit_suite! {
         test_clobber_50th_byte => { expects: [Kind::Memory(Found::SlabPoison)] },
         test_clobber_redzone_free => { expects: [Kind::Memory(Found::SlabRedZone)] },
         test_kmalloc_redzone_access => { expects: [Kind::Memory(Found::SlabRedZone)] },
+        test_kfree_rcu,
+        test_kfree_rcu_wq_destroy,
         test_leak_destroy => { expects: [Kind::Memory(Found::SlabLeak)] },
         test_krealloc_redzone_zeroing,
         test_kmalloc_kfree_nolock => { over: BY },
@@ -162,6 +168,42 @@ fn test_kmalloc_redzone_access(_: &mut Ctx) -> Outcome {
     validate(cache, 1)?;
     free(cache, object);
     destroy(cache)
+}
+
+fn test_kfree_rcu(_: &mut Ctx) -> Outcome {
+    let cache = create("TestSlub_kfree_rcu", 64, Flags::empty())?;
+    let object = alloc(cache)?;
+    // SAFETY: the test's; its head is its first two words.
+    unsafe { slabs().kfree_rcu(object, object.cast()) };
+    destroy(cache)
+}
+
+/// The cache is destroyed by a work item, a while after an object of it was given to `kfree_rcu`.
+fn test_kfree_rcu_wq_destroy(ctx: &mut Ctx) -> Outcome {
+    const TIMES: usize = 10;
+    let queue = kassert_ok!(work::Queue::<Kernel>::new("test_kfree_rcu", Priority::Normal));
+    let most_ms = rounds(255, 5);
+    for _ in 0..TIMES {
+        let cache = create("TestSlub_kfree_rcu_wq_destroy", 64, Flags::empty())?;
+        let left = Arc::new(AtomicU64::new(u64::MAX));
+        let item = {
+            let left = Arc::clone(&left);
+            work::Work::new(&queue, move |_| {
+                // SAFETY: of `create`; nobody uses it any more.
+                let destroyed = unsafe { slabs().destroy(cache) };
+                let objects = destroyed.map_or_else(|leaked| leaked.objects, |()| 0);
+                left.store(objects, Ordering::Relaxed);
+            })
+        };
+        let object = alloc(cache)?;
+        // SAFETY: the test's; its head is its first two words.
+        unsafe { slabs().kfree_rcu(object, object.cast()) };
+        sched::sleep_ns(ctx.rng().below(most_ms + 1) * 1_000_000);
+        kassert!(item.queue());
+        item.flush();
+        kassert_eq!(left.load(Ordering::Relaxed), 0);
+    }
+    Ok(())
 }
 
 fn test_leak_destroy(_: &mut Ctx) -> Outcome {

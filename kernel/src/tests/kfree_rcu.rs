@@ -1,0 +1,102 @@
+//! `kfree_rcu` in the kernel: everything at once with readers that hold what is freed, and what
+//! the end of a cache asks of others while they flood another one.
+
+mod exact;
+mod torture;
+
+use alloc::{string::String, vec::Vec};
+use core::ptr::NonNull;
+
+use mm::{
+    Gfp,
+    kvfree_rcu::Head,
+    slab::{Flags, KmemCache, Spec},
+};
+use platform::CpuId;
+
+use crate::{
+    boot, hotplug,
+    kunit::{Outcome, Stop, Values, kassert_ok, kunit_suite},
+    machine::Kernel,
+    memory::slab::slabs,
+    smp, time,
+};
+
+kunit_suite! {
+    name: "kfree_rcu",
+    cases: [
+        exact::idle_cache_asks_nothing,
+        exact::in_flight_asks_once,
+        exact::passed_cookie_asks_nothing,
+        exact::others_flood,
+        torture::everything_at_once => { over: Parts },
+        torture::cpus_stay,
+    ],
+}
+
+type Cache = KmemCache<Kernel>;
+
+/// Parts of a long run where there are this many CPUs: ten minutes.
+const PARTS: usize = 20;
+const MANY: usize = 8;
+
+/// A long run is cut into parts, as in `slab_stress`.
+struct Parts;
+
+impl Values for Parts {
+    type Value = u64;
+
+    fn count(&self) -> usize {
+        let long = boot::command_line().kunit_percent == Some(100);
+        if long && smp::cpus().count() >= MANY && !time::is_exact() {
+            PARTS
+        } else {
+            1
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        alloc::format!("part{index}")
+    }
+
+    fn value(&self, index: usize) -> Option<u64> {
+        (index < self.count()).then_some(index as u64)
+    }
+}
+
+/// CPUs that were taken away come back, however this ends.
+struct AllBack;
+
+impl Drop for AllBack {
+    fn drop(&mut self) {
+        for cpu in smp::cpus().without(CpuId::BOOT) {
+            // Most are online already.
+            let _ = hotplug::on(cpu);
+        }
+    }
+}
+
+fn create(name: &str, size: usize) -> Result<&'static Cache, Stop> {
+    let spec = Spec::new(name, size).flags(Flags::NO_MERGE);
+    Ok(kassert_ok!(slabs().create(&spec)))
+}
+
+fn destroy(cache: &Cache) -> Outcome {
+    // SAFETY: of `create`; the test does not use it any more.
+    kassert_ok!(unsafe { slabs().destroy(cache) });
+    Ok(())
+}
+
+fn take(cache: &Cache, count: usize) -> Result<Vec<NonNull<u8>>, Stop> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        held.push(kassert_ok!(cache.alloc(Gfp::KERNEL)));
+    }
+    Ok(held)
+}
+
+/// Gives an object to `kfree_rcu`; its head is its first two words.
+fn free_rcu(object: NonNull<u8>) {
+    // SAFETY: callers own it, and it has 16 bytes at least.
+    unsafe { slabs().kfree_rcu(object, object.cast::<Head>()) };
+}
