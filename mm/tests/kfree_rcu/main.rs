@@ -1,5 +1,9 @@
 //! `kfree_rcu` on hosted machines: every road, barriers, the end of caches, with readers.
 
+mod common;
+mod early;
+mod hotplug;
+mod limits;
 mod roads;
 #[allow(dead_code, reason = "shared with the suite of caches")]
 #[path = "../slab_caches/world.rs"]
