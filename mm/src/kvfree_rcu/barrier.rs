@@ -73,11 +73,12 @@ impl<M: Machine> Slabs<M> {
         self.close_all_open();
         // After this who takes something counts in the new phase, once he has got a lane's lock after us.
         let phases = self.kvfree_rcu.flip_lanes();
-        let any = self.kvfree_rcu.lanes().iter().any(|lane| {
+        let mut any = false;
+        for lane in self.kvfree_rcu.lanes() {
             let mut state = lane.state.lock();
             state.loose.close_all(true, || lane.name());
-            !state.is_empty()
-        });
+            any |= !state.is_empty();
+        }
         if any && let Some(rcu) = self.rcu() {
             rcu.synchronize_expedited();
         }
