@@ -3,8 +3,8 @@
 //!
 //! | who | closes | waits for a grace period | takes off the lanes | waits for hands |
 //! |---|---|---|---|---|
-//! | [`Slabs::kvfree_rcu_barrier`] | all open batches, each CPU its own | an expedited one | all that is ripe, everywhere | of every lane, of the phase before |
-//! | [`Slabs::kvfree_rcu_barrier_on_cache`] | the cache's open sheaves, each CPU its own | an expedited one, if the cookies of what waits are not done | the cache's, what is ripe | of the cache, of the phase before |
+//! | [`Slabs::kvfree_rcu_barrier`] | all open batches, each CPU its own | an expedited one | all that is ripe, everywhere | of every lane, of the phase that ends when all is taken off |
+//! | [`Slabs::kvfree_rcu_barrier_on_cache`] | the cache's open sheaves, each CPU its own | an expedited one, if the cookies of what waits are not done | the cache's, what is ripe | of the cache, of the phase that ends then |
 //! | the end of a cache | the cache's open sheaves, from where it runs | the same | all of the cache's | of the cache, all |
 //!
 //! # Why this is exact
@@ -71,8 +71,6 @@ impl<M: Machine> Slabs<M> {
         self.sync_deferred_rcu();
         let _barrier = self.kvfree_rcu.barrier.lock();
         self.close_all_open();
-        // After this who takes something counts in the new phase, once he has got a lane's lock after us.
-        let phases = self.kvfree_rcu.flip_lanes();
         let mut any = false;
         for lane in self.kvfree_rcu.lanes() {
             let mut state = lane.state.lock();
@@ -85,6 +83,9 @@ impl<M: Machine> Slabs<M> {
         for lane in self.kvfree_rcu.lanes() {
             lane.drain();
         }
+        // Now all that was queued before is off the lanes, so who has some of it counted it in a phase that ends here.
+        let phases = self.kvfree_rcu.flip_lanes();
+        self.pass_lanes();
         for (lane, phase) in self.kvfree_rcu.lanes().iter().zip(phases) {
             lane.hands.wait(phase, &self.kvfree_rcu.rested);
         }
@@ -131,7 +132,6 @@ impl<M: Machine> Slabs<M> {
                 }
             }
         });
-        let phase = cache.hands.flip();
         self.free_ripe_of(cache);
         if cache.parts().any(|(_, part)| part.objects() > 0) {
             self.close_loose_of(cache);
@@ -140,7 +140,18 @@ impl<M: Machine> Slabs<M> {
             }
             self.free_ripe_of(cache);
         }
+        // As above.
+        let phase = cache.hands.flip();
+        self.pass_lanes();
         cache.hands.wait(phase, &self.kvfree_rcu.rested);
+    }
+
+    /// Takes every lane's lock once: who takes something off a lane after that sees that phases have changed. So
+    /// nobody counts in a phase that has ended while it is waited for, nor when it begins again.
+    fn pass_lanes(&self) {
+        for lane in self.kvfree_rcu.lanes() {
+            drop(lane.state.lock());
+        }
     }
 
     /// Frees all objects of a dying cache that were given to `kfree_rcu`, after their grace period,

@@ -12,12 +12,14 @@
 //! |---|---|---|---|
 //! | `hands.take` | grows | | who takes, under a lane's lock |
 //! | `hands.rest` | shrinks, or the other one does: that in which it was counted | shrinks | who took |
-//! | `hands.flip` | becomes the other one | becomes the phase's | a barrier, one at a time |
+//! | `hands.flip` | becomes the other one | becomes the phase's | a barrier, one at a time, when what it waits for is off the lanes |
 //! | `hands.wait` | | the barrier waits until it is 0 | the same, after it has had every lane's lock once |
 //!
-//! After it had a lane's lock, all who take there count in the new phase: the lock orders the flip before
-//! their look at the phase. So the old count only shrinks, and reaches 0 however much is taken
-//! meanwhile. It was 0 when its phase began, as the barrier before waited for that.
+//! What a barrier waits for was taken before the flip, by itself or by others, so it is in the old count. (A barrier that flips
+//! first misses what others take between the flip and its own look at the lane.) After the barrier had a lane's lock, all who
+//! take there count in the new phase: the lock orders the flip before their look at the phase. So the old count only
+//! shrinks, and reaches 0 however much is taken meanwhile. It was 0 when its phase began, as the barrier before
+//! waited for that.
 //!
 //! A count has a bit that says that somebody waits: whoever takes it to 0 learns by the very
 //! same exchange whether to wake, and needs nothing of the structure afterwards. It may be
