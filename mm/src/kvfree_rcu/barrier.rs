@@ -24,7 +24,7 @@ use platform::{
     wait::Mutex,
 };
 
-use super::lane::Lane;
+use super::lane::{Lane, Then};
 use crate::slab::{KmemCache, Machine, Slabs, arrows::Arrow};
 
 lock_class! {
@@ -212,9 +212,11 @@ impl<M: Machine> Slabs<M> {
                 // SAFETY: nobody uses the sheaves any more.
                 && let Some(mut sheaves) = unsafe { cache.cpus.on(cpu).sheaves.steal() }
             {
-                // Nobody need come for it: this does.
+                // Nobody need come for it: this does. So the lane stays in its stage, as the part is barred: else it would be in
+                // stage *called*, and nobody would have queued the callback.
                 let lane = self.kvfree_rcu.lane(cpu);
-                let _ = cache.close_stolen(lane, &mut sheaves, Arrow::RcuCloseDestroy);
+                let then = cache.close_stolen(lane, &mut sheaves, Arrow::RcuCloseDestroy);
+                debug_assert_eq!(then, Then::Nothing, "the part is barred");
             }
         }
         did.freed += self.free_ripe_of(cache);

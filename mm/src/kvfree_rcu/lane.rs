@@ -215,7 +215,7 @@ impl<M: Machine> Lane<M> {
                 let size = part.cache.as_ref().layout().size;
                 let bytes = u64::from(Sheaf::len(sheaf)) * u64::from(size);
                 locked.push(sheaf);
-                then = self.closed(&mut state, bytes);
+                then = self.closed(&mut state, bytes, locked.is_barred());
             }
         }
         part.set_open(now);
@@ -227,8 +227,12 @@ impl<M: Machine> Lane<M> {
         then
     }
 
-    /// A batch of so many bytes was closed. With the lock.
-    fn closed(&self, state: &mut State<M>, bytes: u64) -> Then {
+    /// A batch of so many bytes was closed; its own destroyer comes for one of a part that is `barred`. With the lock.
+    fn closed(&self, state: &mut State<M>, bytes: u64, barred: bool) -> Then {
+        if barred {
+            self.count_bytes(state, bytes);
+            return Then::Nothing;
+        }
         let urge = self.add_bytes(state, bytes);
         self.call_for(state).and_wake(urge)
     }
@@ -247,8 +251,7 @@ impl<M: Machine> Lane<M> {
     /// So many bytes more wait here; whether the drainer is to be told that it is to hurry. With
     /// the lock.
     pub fn add_bytes(&self, state: &mut State<M>, bytes: u64) -> bool {
-        state.bytes += bytes;
-        self.bytes.store(state.bytes, Ordering::Relaxed);
+        self.count_bytes(state, bytes);
         let soft = self.slabs().kvfree_rcu.soft_limit();
         if state.urgent || state.bytes <= soft {
             return false;
@@ -256,6 +259,11 @@ impl<M: Machine> Lane<M> {
         state.urgent = true;
         self.arrow(Arrow::LaneUrge);
         true
+    }
+
+    fn count_bytes(&self, state: &mut State<M>, bytes: u64) {
+        state.bytes += bytes;
+        self.bytes.store(state.bytes, Ordering::Relaxed);
     }
 
     /// So many bytes were taken off. With the lock.
