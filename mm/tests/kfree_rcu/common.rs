@@ -23,7 +23,7 @@ use platform::{
     CpuId, Platform, Preempt,
     hosted::{Hosted, JoinHandle, Machine},
 };
-use rcu::hosted::Engine;
+use rcu::{Config, hosted::Engine};
 
 use crate::world::{MIB, World};
 
@@ -165,8 +165,11 @@ pub fn free_rcu_at_once(slabs: &Allocator, all: Vec<NonNull<u8>>) {
 }
 
 /// Waits until it is so. (The machine fails if that takes too long.)
+#[track_caller]
 pub fn wait_until(is_so: impl Fn() -> bool) {
+    let limit = Hosted::now_ns() + 20_000_000_000;
     while !is_so() {
+        assert!(Hosted::now_ns() < limit, "it does not come");
         Hosted::yield_now();
         Hosted::relax();
     }
@@ -269,4 +272,30 @@ pub fn on<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     world.machine.spawn_on(cpu, f).join()
+}
+
+/// Lets others run for a while, in which what must not happen would have happened.
+pub fn linger() {
+    let until = Hosted::now_ns() + 3_000_000;
+    wait_until(|| Hosted::now_ns() > until);
+}
+
+/// Runs `f` with an engine, and without drainers: what is queued stays where it is until somebody asks. The last time that
+/// the allocator is used.
+pub fn without_drainers(world: &World, f: impl FnOnce(&'static Allocator, &Engine)) {
+    world.run(|slabs| {
+        let engine = Engine::start(&world.machine, Config::default());
+        // SAFETY: it is there until nothing waits for it.
+        unsafe { slabs.set_rcu(&engine) };
+        f(slabs, &engine);
+        slabs.stop_drainers();
+        engine.barrier();
+    });
+}
+
+/// How often an arrow of RCU was taken.
+#[track_caller]
+pub fn rcu_count(engine: &Engine, name: &str) -> u64 {
+    let found = engine.arrows().find(|(arrow, _)| *arrow == name);
+    found.expect("an arrow").1
 }

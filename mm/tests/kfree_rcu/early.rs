@@ -1,11 +1,10 @@
 //! Before there is an engine of RCU, and before there are drainers.
 
 use mm::{Gfp, slab::Flags};
-use rcu::{Config, hosted::Engine};
 
 use crate::common::{
     OF_SHEAF, Shared, count, create, destroy, free_rcu, free_rcu_at_once, spec, take, wait_until,
-    walk, world,
+    walk, without_drainers, world,
 };
 
 /// What was queued without an engine waits for the first grace period of one.
@@ -41,10 +40,7 @@ fn what_was_queued_before_there_was_an_engine_waits_for_it() {
 fn nothing_but_the_age_hangs_on_drainers() {
     let world = world(2);
     let shared = Shared::new();
-    world.run(|slabs| {
-        let engine = Engine::start(&world.machine, Config::default());
-        // SAFETY: it is there until nothing waits for it.
-        unsafe { slabs.set_rcu(&engine) };
+    without_drainers(&world, |slabs, engine| {
         let (cache, other) = (create(slabs, "test"), create(slabs, "other"));
         for cache in [cache, other] {
             free_rcu_at_once(slabs, take(cache, 30, shared));
@@ -63,9 +59,7 @@ fn nothing_but_the_age_hangs_on_drainers() {
             .start_drainer(platform::CpuId::BOOT)
             .expect("a thread");
         wait_until(|| shared.ended() == 120);
-        walk(slabs, &engine);
+        walk(slabs, engine);
         destroy(slabs, other);
-        slabs.stop_drainers();
-        engine.barrier();
     });
 }

@@ -3,8 +3,10 @@
 mod common;
 mod early;
 mod hotplug;
+mod lanes;
 mod limits;
 mod roads;
+mod seeds;
 #[allow(dead_code, reason = "shared with the suite of caches")]
 #[path = "../slab_caches/world.rs"]
 mod world;
