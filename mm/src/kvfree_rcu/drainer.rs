@@ -197,7 +197,8 @@ impl<M: Machine> Lane<M> {
         };
         state.for_each_part(|part, locked| {
             closed |= locked.has_closed();
-            if part.open_since() != 0 {
+            // What is barred its destroyer closes.
+            if part.open_since() != 0 && !locked.is_barred() {
                 opened = opened.min(part.open_since());
             }
         });
