@@ -199,12 +199,13 @@ impl Loose {
                 any = true;
             }
         }
-        self.open_since = 0;
         if self.open_chain.first.is_none() {
+            self.open_since = 0;
             return any;
         }
         if self.closed_chain.first.is_some() {
             if !force {
+                // It is still old, and closed when the other one has gone.
                 return any;
             }
             // In front of it, with the later cookie.
@@ -222,6 +223,7 @@ impl Loose {
                 }
             }
         }
+        self.open_since = 0;
         self.closed_chain = core::mem::take(&mut self.open_chain);
         self.closed_chain.cookie = name();
         true
