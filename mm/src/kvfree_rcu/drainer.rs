@@ -1,10 +1,15 @@
 //! The drainers: a thread for each CPU, which frees what is ripe on its lane, closes what is open for too long, and sees
 //! to it that somebody comes again.
 
+use core::ptr::NonNull;
+
 use platform::{CpuId, Preempt, Priority, Spawn, SpawnError, sync::Ordering};
 
-use super::lane::{Lane, Stage, Then};
-use crate::slab::{Machine, Slabs, arrows::Arrow};
+use super::{
+    hands::Ticket,
+    lane::{Lane, Stage, Then},
+};
+use crate::slab::{KmemCache, Machine, Slabs, arrows::Arrow};
 
 /// How long a batch may be open, in nanoseconds.
 pub const OPEN_NS: u64 = 10_000_000;
@@ -132,36 +137,41 @@ impl<M: Machine> Lane<M> {
     /// Closes the open sheaves of the CPU that runs this, whose lane it is, that were opened until then. Pinned.
     /// `false`: one of them is in use by what this has interrupted.
     pub fn close_open(&self, why: Arrow, opened_until: u64) -> bool {
-        let mut all = true;
-        // With the lock none comes in between; later ones were opened later.
-        let parts = self.state.lock().parts();
-        for _ in 0..parts {
-            let (cache, ticket) = {
-                let mut state = self.state.lock();
-                let Some(part) = state.rotate() else { break };
-                // SAFETY: on the list, so its cache is there.
-                let part = unsafe { part.as_ref() };
-                // SAFETY: with the lock, and no other is there.
-                let barred = unsafe { part.locked() }.is_barred();
-                if barred || !(1..=opened_until).contains(&part.open_since()) {
-                    continue;
-                }
-                // SAFETY: as above. From now on the hands keep it: who destroys it bars the part, with the lock, then waits for these.
-                let cache = unsafe { &*part.cache.as_ptr() };
-                (cache, cache.hands.take(1))
-            };
-            match cache.close_rcu_free(self, why) {
+        // Those that interrupts open meanwhile are left alone: else this might never end.
+        let opened_until = opened_until.min(M::now_ns());
+        while let Some((cache, ticket)) = self.take_open(opened_until) {
+            // SAFETY: the hands keep it.
+            let cache = unsafe { cache.as_ref() };
+            let then = cache.close_rcu_free(self, why);
+            match then {
                 Some(then) => self.follow(then),
-                None => {
-                    cache.arrow(Arrow::RcuCloseBusy);
-                    all = false;
-                }
+                None => cache.arrow(Arrow::RcuCloseBusy),
             }
             if cache.hands.rest(ticket, 1) {
                 self.slabs().kvfree_rcu.rested.wake_all();
             }
+            if then.is_none() {
+                return false;
+            }
         }
-        all
+        true
+    }
+
+    /// A cache with a sheaf that was opened until then, with a ticket of its hands. All are looked at with the lock held
+    /// throughout: others turn the list, too.
+    fn take_open(&self, opened_until: u64) -> Option<(NonNull<KmemCache<M>>, Ticket)> {
+        let mut state = self.state.lock();
+        for _ in 0..state.parts() {
+            let part = state.rotate()?;
+            // SAFETY: on the list, so its cache is there; with the lock, and no other is there.
+            let (part, barred) = unsafe { (part.as_ref(), part.as_ref().locked().is_barred()) };
+            if !barred && (1..=opened_until).contains(&part.open_since()) {
+                // SAFETY: as above. From now on the hands keep it: who destroys it bars the part, with the lock, then waits for these.
+                let ticket = unsafe { part.cache.as_ref() }.hands.take(1);
+                return Some((part.cache, ticket));
+            }
+        }
+        None
     }
 
     /// If too much waits, makes a grace period at once, and frees what that makes ripe.
