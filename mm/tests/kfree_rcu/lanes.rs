@@ -59,7 +59,10 @@ fn a_drainer_does_not_spin_for_a_sheaf_that_a_destroyer_will_close() {
         destroy(slabs, cache);
         helper.join();
         assert_eq!(shared.ended(), 4);
-        assert!(count(slabs, "lane.doze") < dozed + 50, "looks again and again");
+        assert!(
+            count(slabs, "lane.doze") < dozed + 50,
+            "looks again and again"
+        );
         walk(slabs, engine);
     });
 }
@@ -106,7 +109,10 @@ fn a_chain_that_is_old_while_another_waits_is_closed_later() {
         assert_eq!(shared.ended(), 1 + OF_SHEAF, "a reader is there");
         later.end();
         wait_until(|| shared.ended() == 4 + OF_SHEAF);
-        assert!(count(slabs, "lane.doze") < dozed + 50, "looks again and again");
+        assert!(
+            count(slabs, "lane.doze") < dozed + 50,
+            "looks again and again"
+        );
         walk(slabs, engine);
         destroy(slabs, cache);
         destroy(slabs, none);

@@ -27,7 +27,7 @@ use crate::{
         free_rcu_at_once, linger, on, rcu_count, spec, take, wait_until, walk, without_drainers,
         world,
     },
-    world::World,
+    world::{World, rounds},
 };
 
 #[test]
@@ -316,5 +316,53 @@ fn barriers_meet_a_drainer_anywhere() {
         barrier(slabs, cache, false);
         assert!(!cache.has_in_flight(), "stopped at point {at}");
         destroy(slabs, cache);
+    });
+}
+
+/// While a CPU closes its open sheaves for a barrier another one frees what is ripe on its lane.
+#[test]
+fn a_barrier_misses_no_open_sheaf_of_a_lane_that_others_drain() {
+    const CACHES: usize = 16;
+    let world = world(4);
+    without_drainers(&world, |slabs, engine| {
+        let shared = Shared::new();
+        let names: Vec<_> = (0..CACHES).map(|number| format!("test{number}")).collect();
+        let caches: Vec<_> = names.iter().map(|name| create(slabs, name)).collect();
+        let queue = |count: u64| {
+            let caches = caches.clone();
+            on(&world, cpu(1), move || {
+                for cache in caches {
+                    free_rcu_at_once(slabs, take(cache, count, shared));
+                }
+            });
+        };
+        let mut all = 0;
+        for round in 0..rounds(2_000, 60) {
+            let section = Section::begin(&world, cpu(3));
+            queue(OF_SHEAF + 1);
+            let shrinks = world
+                .machine
+                .spawn_on(cpu(2), move || slabs.flush_kvfree_rcu());
+            wait_until(|| count(slabs, "rcu.close_barrier") > 0);
+            // Open again.
+            queue(1);
+            all += CACHES as u64 * (OF_SHEAF + 2);
+            section.end();
+            for _ in 0..round % 40 * 10 {
+                Hosted::relax();
+            }
+            slabs.kvfree_rcu_barrier();
+            let left: Vec<_> = caches
+                .iter()
+                .filter(|cache| cache.has_in_flight())
+                .map(|cache| cache.name().to_string())
+                .collect();
+            // The shrinker has the rest in its hands, if there is one.
+            assert!(left.is_empty(), "round {round}: {left:?}");
+            shrinks.join();
+            assert_eq!(shared.ended(), all);
+        }
+        walk(slabs, engine);
+        caches.into_iter().for_each(|cache| destroy(slabs, cache));
     });
 }
