@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Release;
 
-use mm::{Gfp, kvfree_rcu::OPEN_NS, slab::Flags};
+use mm::kvfree_rcu::OPEN_NS;
 use platform::{Platform, hosted::Hosted};
 
 use crate::common::{

@@ -2,9 +2,11 @@
 
 mod common;
 mod early;
+mod exact;
 mod hotplug;
 mod lanes;
 mod limits;
+mod oom;
 mod roads;
 mod seeds;
 #[allow(dead_code, reason = "shared with the suite of caches")]
