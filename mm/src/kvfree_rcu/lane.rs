@@ -75,6 +75,8 @@ pub(crate) struct Lane<M: Machine> {
     /// What was taken off it, of whatever cache.
     pub hands: Hands,
     pub thread: IrqSpinLock<Option<M::Thread>, M, DrainerThread>,
+    /// The thread that frees what is ripe since it queued where far too much waits.
+    pub helper: IrqSpinLock<Option<M::Thread>, M, DrainerThread>,
     /// Bytes that wait here, for a glance; changed with the lock.
     bytes: AtomicU64,
     /// Those who wait until fewer bytes do.
@@ -150,6 +152,7 @@ impl<M: Machine> Lane<M> {
             callback: UnsafeCell::new(callbacks::Head::new()),
             hands: Hands::new(),
             thread: IrqSpinLock::new(None),
+            helper: IrqSpinLock::new(None),
             bytes: AtomicU64::new(0),
             eased: WaitQueue::new(),
         }

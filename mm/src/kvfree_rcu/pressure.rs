@@ -64,15 +64,26 @@ impl<M: Machine> super::KvfreeRcu<M> {
 
     #[cold]
     fn help_slowly(&self, lane: &Lane<M>) {
-        // A destructor queues in the drainer itself, which cannot wait for itself.
-        let is_drainer =
-            || matches!(&*lane.thread.lock(), Some(thread) if *thread == M::current_thread());
         // Destructors are for threads.
-        if !M::may_sleep() || M::reader_depth() > 0 || is_drainer() {
+        if !M::may_sleep() || M::reader_depth() > 0 {
+            return;
+        }
+        // A destructor queues in the drainer itself, which cannot wait for itself; or in who helps, which would help from
+        // within, as deep as there is something ripe.
+        let me = M::current_thread();
+        if lane.thread.lock().as_ref() == Some(&me) || lane.helper.lock().as_ref() == Some(&me) {
             return;
         }
         lane.arrow(Arrow::LaneHelp);
-        lane.drain();
+        let helps = {
+            let mut helper = lane.helper.lock();
+            helper.is_none() && helper.replace(me).is_none()
+        };
+        if helps {
+            lane.drain();
+            let done = lane.helper.lock().take();
+            drop(done);
+        }
         if lane.bytes() <= self.hard_limit() || lane.thread.lock().is_none() {
             return;
         }
