@@ -1,6 +1,7 @@
 //! `kfree_rcu` on hosted machines: every road, barriers, the end of caches, with readers.
 
 mod common;
+mod destructors;
 mod early;
 mod exact;
 mod hotplug;
