@@ -70,7 +70,7 @@ impl<M: Machine> Slabs<M> {
     pub fn kvfree_rcu_barrier(&self) {
         self.sync_deferred_rcu();
         let _barrier = self.kvfree_rcu.barrier.lock();
-        self.close_all_open();
+        self.close_all_open(true);
         let mut any = false;
         for lane in self.kvfree_rcu.lanes() {
             let mut state = lane.state.lock();
@@ -91,21 +91,52 @@ impl<M: Machine> Slabs<M> {
         }
     }
 
-    /// Has every CPU close its open sheaves of all caches. Task context with interrupts on.
-    pub(super) fn close_all_open(&self) {
-        let has_open = |lane: &&Lane<M>| {
+    /// Has every CPU close its open sheaves of all caches; with `wait` also those that go. Task context with interrupts on.
+    pub(super) fn close_all_open(&self, wait: bool) {
+        let has_open = |cpu| {
             let mut any = false;
-            let mut state = lane.state.lock();
-            state.for_each_part(|part, _| any |= part.open_since() != 0);
+            let mut state = self.kvfree_rcu.lane(cpu).state.lock();
+            state
+                .for_each_part(|part, locked| any |= part.open_since() != 0 && !locked.is_barred());
             any
         };
-        let lanes = self.kvfree_rcu.lanes().iter().filter(has_open);
-        let cpus = lanes.fold(CpuMask::EMPTY, |cpus, lane| cpus.with(lane.cpu));
-        call_until::<M>(cpus, |here| {
+        self.close_where(wait, has_open, |here| {
             self.kvfree_rcu
                 .lane(here)
                 .close_open(Arrow::RcuCloseBarrier, u64::MAX)
         });
+    }
+
+    /// Calls `close` on each CPU that has something open, again where it gives `false`. What is open on a CPU that has gone
+    /// is closed when its sheaves are taken, soon ([`flush_offline`](Slabs::flush_offline)): with `wait` that is waited for.
+    fn close_where(
+        &self,
+        wait: bool,
+        has_open: impl Fn(CpuId) -> bool,
+        close: impl Fn(CpuId) -> bool + Sync,
+    ) {
+        let all = M::possible_cpus().iter().filter(|cpu| has_open(*cpu));
+        let mut left = all.fold(CpuMask::EMPTY, CpuMask::with);
+        while !left.is_empty() {
+            let done = AtomicU64::new(0);
+            M::call(left, &|| {
+                let here = M::current_cpu();
+                if close(here) {
+                    // Relaxed: the call orders it.
+                    done.fetch_or(CpuMask::only(here).bits(), Ordering::Relaxed);
+                }
+            });
+            left = CpuMask::from_bits(left.bits() & !done.load(Ordering::Relaxed));
+            let is_away = |cpu| !M::online_cpus().contains(cpu);
+            let goes_on = || left.iter().any(|cpu| !is_away(cpu) || !has_open(cpu));
+            if wait && !left.is_empty() {
+                self.kvfree_rcu.rested.wait_until(goes_on);
+            }
+            let still = left
+                .iter()
+                .filter(|cpu| !is_away(*cpu) || wait && has_open(*cpu));
+            left = still.fold(CpuMask::EMPTY, CpuMask::with);
+        }
     }
 
     /// Waits until every object of `cache` is free that was given to `kfree_rcu` before; for no others, and not at all if
@@ -116,10 +147,8 @@ impl<M: Machine> Slabs<M> {
             return;
         }
         let _barrier = self.kvfree_rcu.barrier.lock();
-        let open =
-            |(cpu, part): (_, &super::part::Part<M>)| (part.open_since() != 0).then_some(cpu);
-        let cpus = cache.parts().filter_map(open);
-        call_until::<M>(cpus.fold(CpuMask::EMPTY, CpuMask::with), |here| {
+        let has_open = |cpu| cache.part(cpu).open_since() != 0;
+        self.close_where(true, has_open, |here| {
             let lane = self.kvfree_rcu.lane(here);
             match cache.close_rcu_free(lane, Arrow::RcuCloseBarrier) {
                 Some(then) => {
@@ -263,21 +292,5 @@ impl<M: Machine> Slabs<M> {
                 }
             }
         }
-    }
-}
-
-/// Calls `f` on each of the CPUs, again where it gives `false`.
-fn call_until<M: Machine>(cpus: CpuMask, f: impl Fn(CpuId) -> bool + Sync) {
-    let mut left = cpus;
-    while !left.is_empty() {
-        let busy = AtomicU64::new(0);
-        M::call(left, &|| {
-            let here = M::current_cpu();
-            if !f(here) {
-                // Relaxed: the call orders it.
-                busy.fetch_or(CpuMask::only(here).bits(), Ordering::Relaxed);
-            }
-        });
-        left = CpuMask::from_bits(busy.load(Ordering::Relaxed));
     }
 }

@@ -117,7 +117,8 @@ impl<M: Machine> Slabs<M> {
     pub fn flush_kvfree_rcu(&self) -> u64 {
         let Some(rcu) = self.rcu() else { return 0 };
         let before = self.kvfree_rcu.bytes();
-        self.close_all_open();
+        // Who takes a CPU's sheaves away may be who wants memory.
+        self.close_all_open(false);
         for lane in self.kvfree_rcu.lanes() {
             lane.state.lock().loose.close_all(true, || lane.name());
         }

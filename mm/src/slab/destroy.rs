@@ -204,5 +204,8 @@ impl<M: Machine> Slabs<M> {
             // SAFETY: as the caller promises.
             unsafe { cache.flush_cpu_dead(cpu) };
         }
+        drop(caches);
+        // A barrier may be waiting for what was open there.
+        self.kvfree_rcu.rested.wake_all();
     }
 }
