@@ -34,8 +34,10 @@ pub type Allocator = Slabs<Hosted>;
 pub const CAPACITY: u32 = 8;
 pub const OF_SHEAF: u64 = CAPACITY as u64 - 1;
 
-/// One that may be found.
-const LIVE: u64 = 0x11fe_11fe_11fe_11fe;
+/// The lower half of the canary of one that may be found; above it is a number that no other has.
+const LIVE: u64 = 0x11fe;
+const HALF: u32 = 16;
+static NEXT: AtomicU64 = AtomicU64::new(0);
 /// One whose grace period is over.
 const DEAD: u64 = 0xdead_dead_dead_dead;
 
@@ -86,7 +88,7 @@ pub unsafe fn end(object: NonNull<u8>) {
     // SAFETY: as the caller promises.
     let object = unsafe { object.cast::<Object>().as_ref() };
     let was = object.canary.swap(DEAD, AcqRel);
-    assert_eq!(was, LIVE, "{object:p} is destructed, and not in use");
+    assert!(is_live(was), "{object:p} is destructed, and not in use");
     let Some(shared) = object.shared else { return };
     shared.running.fetch_add(1, AcqRel);
     if shared.hold.load(Acquire) {
@@ -118,12 +120,21 @@ pub fn destroy(slabs: &Allocator, cache: &Cache) {
     unsafe { slabs.destroy(cache) }.expect("nothing is in use");
 }
 
+fn is_live(canary: u64) -> bool {
+    canary & ((1 << HALF) - 1) == LIVE
+}
+
 /// Makes what an allocation gave an object that may be found.
 pub fn make(memory: NonNull<u8>, shared: &'static Shared) -> NonNull<u8> {
+    make_for(memory, Some(shared))
+}
+
+/// The same; `None`: memory that is no cache's of this suite.
+pub fn make_for(memory: NonNull<u8>, shared: Option<&'static Shared>) -> NonNull<u8> {
     let object = Object {
         head: Head::new(),
-        canary: AtomicU64::new(LIVE),
-        shared: Some(shared),
+        canary: AtomicU64::new(NEXT.fetch_add(1, Relaxed) << HALF | LIVE),
+        shared,
     };
     // SAFETY: the caller's, and large enough.
     unsafe { memory.cast::<Object>().write(object) };
@@ -137,16 +148,17 @@ pub fn take(cache: &Cache, count: u64, shared: &'static Shared) -> Vec<NonNull<u
     (0..count).map(alloc).collect()
 }
 
-/// What a reader does with an object that it found. Panics if its grace period is over.
+/// What a reader does with an object that it found: which one it is. Panics if its grace period is over.
 ///
 /// # Safety
 ///
-/// It is an [`Object`] of a cache of this suite, or was one.
+/// It is an [`Object`], or was one.
 #[track_caller]
-pub unsafe fn look(object: NonNull<u8>) {
+pub unsafe fn look(object: NonNull<Object>) -> u64 {
     // SAFETY: as the caller promises; the canary is atomic.
-    let canary = unsafe { &(*object.cast::<Object>().as_ptr()).canary };
-    assert_eq!(canary.load(Relaxed), LIVE, "{object:?} was freed early");
+    let canary = unsafe { &(*object.as_ptr()).canary }.load(Acquire);
+    assert!(is_live(canary), "{object:?} was freed early: {canary:#x}");
+    canary
 }
 
 /// Gives memory to `kfree_rcu`; its head is its first two words.

@@ -4,8 +4,8 @@ use mm::slab::Flags;
 use platform::hosted::Hosted;
 
 use crate::common::{
-    OF_SHEAF, Section, Shared, count, cpu, create, destroy, free_rcu_at_once, on, spec, take, walk,
-    world,
+    OF_SHEAF, Section, Shared, count, cpu, create, destroy, free_rcu_at_once, linger, on, spec,
+    take, walk, world,
 };
 
 /// Sheaves that are open are closed when their CPU has gone, and what waits there is freed by who wants it, with the CPU
@@ -85,5 +85,39 @@ fn a_cache_ends_with_objects_of_a_cpu_that_has_gone() {
             rcu::hosted::online(engine, cpu(1));
         }
         walk(slabs, engine);
+    });
+}
+
+/// A barrier that comes between the end of a CPU and the taking of its sheaves waits for the latter.
+#[test]
+fn a_barrier_waits_for_the_sheaves_of_a_cpu_that_goes() {
+    let world = world(3);
+    world.run_with_rcu(|slabs, engine| {
+        let shared = Shared::new();
+        let cache = create(slabs, "test");
+        for round in 0..6 {
+            let all = (round + 1) * (OF_SHEAF + 2);
+            on(&world, cpu(1), move || {
+                free_rcu_at_once(slabs, take(cache, OF_SHEAF + 2, shared));
+            });
+            rcu::hosted::offline(engine, cpu(1));
+            let barrier = world.machine.spawn_on(cpu(2), move || {
+                if round % 2 == 0 {
+                    slabs.kvfree_rcu_barrier();
+                } else {
+                    slabs.kvfree_rcu_barrier_on_cache(cache);
+                }
+                assert_eq!(shared.ended(), all);
+            });
+            linger();
+            // A shrinker does not wait.
+            slabs.flush_kvfree_rcu();
+            // SAFETY: it does not run until it is brought back below.
+            unsafe { slabs.flush_offline(cpu(1)) };
+            barrier.join();
+            rcu::hosted::online(engine, cpu(1));
+        }
+        walk(slabs, engine);
+        destroy(slabs, cache);
     });
 }

@@ -5,11 +5,13 @@ mod destructors;
 mod early;
 mod exact;
 mod hotplug;
+mod interrupts;
 mod lanes;
 mod limits;
 mod oom;
 mod roads;
 mod seeds;
+mod storm;
 #[allow(dead_code, reason = "shared with the suite of caches")]
 #[path = "../slab_caches/world.rs"]
 mod world;
