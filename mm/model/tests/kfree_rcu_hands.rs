@@ -141,10 +141,11 @@ fn a_barrier_waits_for_the_phase_before() {
             elsewhere.queue(1);
             elsewhere.drain_one();
         });
-        // As `kvfree_rcu_barrier_on_cache`: what is on the lane is taken first, so that whoever has its lock after this takes in
-        // the new phase.
-        let phase = world.hands.flip();
+        // As `kvfree_rcu_barrier_on_cache`: what was queued before is off the lane when the phase ends; whoever has the lock
+        // after this takes in the new phase.
         while world.drain_one() {}
+        let phase = world.hands.flip();
+        drop(world.lane.lock());
         world.hands.wait(phase, &world.rested);
         assert_eq!(world.owns(0), 1);
         drainer.join();
