@@ -20,6 +20,7 @@ pub mod global;
 mod grow;
 mod hold_locks;
 mod hooks;
+mod kept;
 pub mod kmalloc;
 mod late;
 pub mod layout;
@@ -38,6 +39,7 @@ mod page;
 mod percpu;
 mod prefill;
 mod rcu_free;
+pub mod records;
 mod refill;
 mod registry;
 mod room;
@@ -64,11 +66,13 @@ pub use create::CreateError;
 pub use destroy::Leaked;
 pub use hold_locks::CacheLock;
 pub use kmalloc::ZERO_SIZE;
+pub use late::Stage;
 pub use machine::{Machine, Mode};
 pub use node::NodeCounts;
 pub use page::{Place, Slab};
 pub(crate) use percpu::StolenSheaves;
 pub use prefill::Prefilled;
+pub use records::DestroyRecord;
 pub use registry::{Alias, Caches};
 pub use spec::{Constructor, Destructor, Flags, Spec};
 pub use typed::{Cache, SlabBox};
@@ -102,6 +106,8 @@ pub struct Slabs<M: Machine> {
     registry: Registry<M>,
     /// Those that are to be taken apart.
     gone: late::Gone<M>,
+    /// Those that were destroyed.
+    records: records::Records<M>,
     /// The caches that caches are made of.
     boot: BootCaches<M>,
     /// The kmalloc caches.

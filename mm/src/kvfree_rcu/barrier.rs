@@ -23,6 +23,7 @@ use platform::{
     sync::{AtomicU64, Ordering},
     wait::Mutex,
 };
+use rcu::Rcu;
 
 use super::lane::{Lane, Then};
 use crate::slab::{KmemCache, Machine, Slabs, arrows::Arrow};
@@ -45,7 +46,7 @@ pub enum Wait {
     Normal,
 }
 
-/// What a destroyer did because objects of its cache were in flight. All zero: none was.
+/// What a destroyer did because objects of its cache, or slabs, were in flight. All zero: nothing was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct InFlight {
     /// Objects that waited for a grace period, and were freed by the destroyer itself.
@@ -62,6 +63,27 @@ pub struct InFlight {
     pub calls: u32,
     /// Works and wake-ups that it had others do.
     pub works: u32,
+    /// Slabs of a TYPESAFE_BY_RCU cache that it freed after their grace period.
+    pub slabs: u64,
+    /// Times that it waited for such slabs whose grace period others had asked for.
+    pub slab_waits: u32,
+    /// Nanoseconds that it waited for grace periods that it had asked for.
+    pub grace_ns: u64,
+    /// Nanoseconds that it waited for what others had taken.
+    pub hands_ns: u64,
+}
+
+impl InFlight {
+    /// Waits for a grace period that is asked for.
+    pub(crate) fn synchronize<M: Machine>(&mut self, rcu: &Rcu<M>, wait: Wait) {
+        let start = M::now_ns();
+        self.requested += 1;
+        match wait {
+            Wait::Expedited => rcu.synchronize_expedited(),
+            Wait::Normal => rcu.synchronize(),
+        }
+        self.grace_ns += M::now_ns() - start;
+    }
 }
 
 impl<M: Machine> Slabs<M> {
@@ -184,39 +206,25 @@ impl<M: Machine> Slabs<M> {
     }
 
     /// Frees all objects of a dying cache that were given to `kfree_rcu`, after their grace period,
-    /// and waits for those that others have taken. Task context, may sleep.
+    /// and waits for those that others have taken; notes what it did. Task context, may sleep.
     ///
     /// # Safety
     ///
-    /// No call of `kfree_rcu` for this cache is under way or will begin, but from destructors of its objects; the caller is its
-    /// only destroyer.
-    pub(crate) unsafe fn end_in_flight(&self, cache: &KmemCache<M>, wait: Wait) -> InFlight {
-        let mut did = InFlight::default();
+    /// No call of `kfree_rcu` for this cache is under way, nor will one begin that does not know that the cache is dying;
+    /// the caller is its only destroyer.
+    pub(crate) unsafe fn end_in_flight(
+        &self,
+        cache: &KmemCache<M>,
+        wait: Wait,
+        did: &mut InFlight,
+    ) {
         loop {
-            if self.sync_deferred(cache) {
-                did.deferred += 1;
-            }
-            let mut any = false;
-            for (cpu, part) in cache.parts() {
-                // From here on nobody but this closes its open sheaf.
-                if part.open_since() != 0 {
-                    let _state = self.kvfree_rcu.lane(cpu).state.lock();
-                    // SAFETY: with the lock, and no other is there.
-                    unsafe { part.locked() }.bar();
-                    any = true;
-                }
-                any |= part.objects() > 0;
-            }
-            if cache.hands.any() {
-                cache.arrow(Arrow::HandsWait);
-                did.hands += 1;
-                cache.hands.wait_all(&self.kvfree_rcu.rested);
-            } else if !any {
-                break;
-            }
+            let (waited, any) = self.bar_open(cache, did);
             if any {
                 // SAFETY: as the caller promises.
-                unsafe { self.end_lanes(cache, wait, &mut did) };
+                unsafe { self.end_lanes(cache, wait, did) };
+            } else if !waited {
+                break;
             }
         }
         for (cpu, part) in cache.parts() {
@@ -227,15 +235,71 @@ impl<M: Machine> Slabs<M> {
                 state.relink(part, &mut unsafe { part.locked() });
             }
         }
-        did
     }
 
-    /// What is on the lanes.
+    /// Gives all that is in flight of a dying cache a cookie, and frees what is ripe: the first half of
+    /// [`end_in_flight`](Self::end_in_flight), which comes next and finds all cookies done, if a grace period was waited for in between.
+    /// `false`: that is not needed. Task context, may sleep.
     ///
     /// # Safety
     ///
-    /// As for [`end_in_flight`](Self::end_in_flight); nobody has the local locks.
+    /// As for [`end_in_flight`](Self::end_in_flight).
+    pub(crate) unsafe fn close_in_flight(&self, cache: &KmemCache<M>, did: &mut InFlight) -> bool {
+        // SAFETY: as the caller promises.
+        self.bar_open(cache, did).1 && unsafe { self.close_lanes(cache, did) }
+    }
+
+    /// Waits for deferred calls, and for hands; before that, sees to it that nobody but the destroyer closes open sheaves.
+    /// Whether hands were waited for, and whether something is on the lanes.
+    fn bar_open(&self, cache: &KmemCache<M>, did: &mut InFlight) -> (bool, bool) {
+        if self.sync_deferred(cache) {
+            did.deferred += 1;
+        }
+        let mut any = false;
+        for (cpu, part) in cache.parts() {
+            // From here on nobody but the destroyer closes its open sheaf.
+            if part.open_since() != 0 {
+                let _state = self.kvfree_rcu.lane(cpu).state.lock();
+                // SAFETY: with the lock, and no other is there.
+                unsafe { part.locked() }.bar();
+                any = true;
+            }
+            any |= part.objects() > 0;
+        }
+        let waits = cache.hands.any();
+        if waits {
+            let start = M::now_ns();
+            cache.arrow(Arrow::HandsWait);
+            did.hands += 1;
+            cache.hands.wait_all(&self.kvfree_rcu.rested);
+            did.hands_ns += M::now_ns() - start;
+        }
+        (waits, any)
+    }
+
+    /// Ends what is on the lanes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`end_in_flight`](Self::end_in_flight); open sheaves are barred, and nobody has the local locks.
     unsafe fn end_lanes(&self, cache: &KmemCache<M>, wait: Wait, did: &mut InFlight) {
+        // SAFETY: as the caller promises.
+        if !unsafe { self.close_lanes(cache, did) } {
+            did.passed += 1;
+            return;
+        }
+        if let Some(rcu) = self.rcu() {
+            did.synchronize(rcu, wait);
+        }
+        did.freed += self.free_ripe_of(cache);
+    }
+
+    /// Closes all that is open, and frees what is ripe. Whether something is left, which has a cookie then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`end_lanes`](Self::end_lanes).
+    unsafe fn close_lanes(&self, cache: &KmemCache<M>, did: &mut InFlight) -> bool {
         for (cpu, part) in cache.parts() {
             if part.open_since() != 0
                 // SAFETY: nobody uses the sheaves any more.
@@ -250,18 +314,10 @@ impl<M: Machine> Slabs<M> {
         }
         did.freed += self.free_ripe_of(cache);
         if cache.parts().all(|(_, part)| part.objects() == 0) {
-            did.passed += 1;
-            return;
+            return false;
         }
         self.close_loose_of(cache);
-        if let Some(rcu) = self.rcu() {
-            did.requested += 1;
-            match wait {
-                Wait::Expedited => rcu.synchronize_expedited(),
-                Wait::Normal => rcu.synchronize(),
-            }
-        }
-        did.freed += self.free_ripe_of(cache);
+        true
     }
 
     /// Frees what is ripe of a cache, on all lanes: how many objects.

@@ -50,7 +50,7 @@ impl<M: Machine> Slabs<M> {
         Ok(())
     }
 
-    /// Waits until nothing waits for a grace period any more, and ends the drainers. For machines that end. Nobody may
+    /// Waits until nothing waits for a grace period any more, nor lingers, and ends the drainers. For machines that end. Nobody may
     /// call `kfree_rcu` any more. Task context.
     pub fn stop_drainers(&self) {
         self.kvfree_rcu_barrier();

@@ -248,6 +248,10 @@ arrows! {
     SlabWaits = "slab.waits",
     /// discarded -> waiting for an engine of RCU.
     SlabWaitsEarly = "slab.waits_early",
+    /// discarded -> waiting, for the destroyer of the cache.
+    SlabKept = "slab.kept",
+    /// waiting for a grace period -> for the destroyer of the cache: it is over.
+    SlabKeptRipe = "slab.kept_ripe",
     /// waiting -> gone.
     SlabGoneByRcu = "slab.gone_by_rcu",
     /// The list lock was taken, and may not be waited for: nothing happens.

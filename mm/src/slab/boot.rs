@@ -21,6 +21,7 @@ use super::{
     kmalloc::size::{NAMES, SIZES, align_of},
     late::Gone,
     node::Node,
+    records::Records,
     registry::Registry,
 };
 use crate::{Gfp, Mm, kvfree_rcu::KvfreeRcu};
@@ -98,6 +99,7 @@ impl<M: Machine> Slabs<M> {
                 debug: _,
                 registry: _,
                 gone: _,
+                records: _,
                 boot: _,
                 kmalloc: _,
             } = all;
@@ -116,6 +118,7 @@ impl<M: Machine> Slabs<M> {
             (&raw mut (*this).debug).write(debug::Switches::new());
             (&raw mut (*this).registry).write(Registry::new());
             (&raw mut (*this).gone).write(Gone::new());
+            (&raw mut (*this).records).write(Records::new());
             place.assume_init_ref()
         }
     }

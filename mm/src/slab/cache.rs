@@ -5,15 +5,17 @@ use core::ptr::NonNull;
 use platform::{
     MAX_NODES, NodeId, NodeMask,
     percpu::PerCpu,
-    sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Cell, Ordering},
 };
 
 use super::{
     Alias, Machine, Slabs,
+    kept::Kept,
     layout::ObjectLayout,
     name::Name,
     node::{Node, NodeCounts},
     percpu::CpuSlab,
+    records::Ending,
     spec::{Constructor, Destructor, Flags},
 };
 use crate::kvfree_rcu::hands::Hands;
@@ -86,6 +88,12 @@ pub struct KmemCache<M: Machine> {
     pub(crate) deferred: AtomicU64,
     /// Objects that were taken to be freed after their grace period, and do not rest yet.
     pub(crate) hands: Hands,
+    /// Slabs that wait for the destroyer.
+    pub(crate) kept: Kept<M>,
+    /// How far its end is: a [`Stage`](super::Stage).
+    pub(crate) stage: AtomicU8,
+    /// What its end did so far, if it lingers; the destroyer's.
+    pub(crate) ending: Cell<Ending>,
     /// `CacheDebug::new()`.
     pub(crate) debug: super::debug::CacheDebug,
     #[cfg(feature = "slab_stats")]

@@ -6,16 +6,18 @@ use core::{fmt, ptr::NonNull};
 use platform::{
     MAX_NODES, NodeId,
     percpu::PerCpu,
-    sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Cell, Ordering},
 };
 
 use super::{
-    Constructor, Destructor, Hooks, KmemCache, Machine, Slabs, Spec,
+    Constructor, Destructor, Hooks, KmemCache, Machine, Slabs, Spec, Stage,
     debug::CacheDebug,
+    kept::Kept,
     layout::{BadSpec, ObjectLayout, default_min_partial},
     name::Name,
     node::Node,
     percpu::CpuSlab,
+    records::Ending,
     sheaf::Sheaf,
     spec::Flags,
 };
@@ -278,6 +280,9 @@ impl<M: Machine> Slabs<M> {
             next_gone: AtomicPtr::new(core::ptr::null_mut()),
             deferred: AtomicU64::new(0),
             hands: Hands::new(),
+            kept: Kept::new(),
+            stage: AtomicU8::new(Stage::Live as u8),
+            ending: Cell::new(Ending::default()),
             debug: CacheDebug::new(),
             #[cfg(feature = "slab_stats")]
             stats,

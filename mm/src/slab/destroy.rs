@@ -8,8 +8,11 @@ use core::{fmt, ptr::NonNull};
 
 use platform::sync::Ordering;
 
-use super::{Caches, Flags, Hooks, KmemCache, Machine, Slabs, name::Name, typed::quiesce::quiesce};
-use crate::kvfree_rcu::Wait;
+use super::{
+    Caches, Hooks, KmemCache, Machine, Slabs, Stage, name::Name, records::Ending,
+    typed::quiesce::quiesce,
+};
+use crate::kvfree_rcu::{InFlight, Wait};
 
 /// A cache was destroyed with objects in use. It stays, as `name~id`, until the last one
 /// is freed.
@@ -36,9 +39,10 @@ impl fmt::Display for Leaked {
 impl core::error::Error for Leaked {}
 
 impl<M: Machine> Slabs<M> {
-    /// Drops a reference to a cache, and destroys it with the last one: waits for deferred frees
+    /// Drops a reference to a cache, and destroys it with the last one: waits for what was given to `kfree_rcu`, for deferred frees
     /// of it, and, if it is TYPESAFE_BY_RCU, for its slabs' grace period. A merged cache loses
-    /// the newest of its further names; nothing is waited for. May sleep.
+    /// the newest of its further names; nothing is waited for. May sleep. What it did is
+    /// [kept](Self::last_destroy).
     ///
     /// # Errors
     ///
@@ -77,11 +81,13 @@ impl<M: Machine> Slabs<M> {
         cache: &KmemCache<M>,
         name: Option<&str>,
     ) -> Result<(), Leaked> {
+        let now = M::now_ns();
         if !self.unreference(cache, name) {
             return Ok(());
         }
+        let mut ending = Ending::begin(cache, now);
         // SAFETY: as the caller promises, and the last reference is gone.
-        unsafe { self.finish(NonNull::from(cache)) }
+        unsafe { self.finish(NonNull::from(cache), &mut ending) }
     }
 
     /// Drops a reference; whether it was the last one: then the cache is dying.
@@ -95,6 +101,8 @@ impl<M: Machine> Slabs<M> {
         while !cache.aliases.load(Ordering::Relaxed).is_null() {
             self.remove_alias(cache, None);
         }
+        // First: who finds the cache dying leaves slabs to its destroyer.
+        cache.kept.open();
         cache.die();
         true
     }
@@ -105,45 +113,69 @@ impl<M: Machine> Slabs<M> {
     ///
     /// The caller alone destroys it, and nobody else uses it but for frees that know that it is
     /// dying.
-    pub(super) unsafe fn finish(&self, cache: NonNull<KmemCache<M>>) -> Result<(), Leaked> {
+    pub(super) unsafe fn finish(
+        &self,
+        cache: NonNull<KmemCache<M>>,
+        ending: &mut Ending,
+    ) -> Result<(), Leaked> {
         {
             // SAFETY: held until the end of this.
             let cache = unsafe { cache.as_ref() };
             // Relaxed: written before the registry was locked.
             if cache.boxes.load(Ordering::Relaxed) {
-                quiesce::<M>();
+                ending.did.calls += quiesce::<M>();
             }
-            // First what waits for a grace period, or is deferred, as that comes by all that follows. SAFETY: as the caller promises.
-            unsafe { self.end_in_flight(cache, Wait::default()) };
-            // SAFETY: nobody takes anything out of sheaves or puts it in.
-            unsafe { cache.empty() };
-            if cache.flags.contains(Flags::TYPESAFE_BY_RCU) {
-                self.wait_for_slabs(cache);
+            // SAFETY: as the caller promises.
+            unsafe {
+                self.end_objects(cache, Wait::default(), &mut ending.did);
+                self.end_slabs(cache, Wait::default(), &mut ending.did);
             }
         }
-        // SAFETY: as above.
-        let leaked = unsafe { self.report_leak(cache.as_ref()) };
+        // SAFETY: the destroyer's own hold.
+        unsafe { self.end(cache, ending) }
+    }
+
+    /// Gives back all that is free of a dying cache, after it has waited for what is in flight; of slabs as far
+    /// as they need not wait for a grace period. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// As for [`finish`](Self::finish), by whom drops of boxes have been waited for.
+    pub(super) unsafe fn end_objects(&self, cache: &KmemCache<M>, wait: Wait, did: &mut InFlight) {
+        // SAFETY: as the caller promises. First what waits for a grace period, or is deferred, as that comes by all that follows.
+        unsafe {
+            self.end_in_flight(cache, wait, did);
+            cache.empty();
+        }
+    }
+
+    /// The rest of the end of a cache: what is in use is reported, and the destroyer lets it go. The record of its end
+    /// is kept.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the destroyer, and does not use the cache any more.
+    pub(super) unsafe fn end(
+        &self,
+        cache: NonNull<KmemCache<M>>,
+        ending: &Ending,
+    ) -> Result<(), Leaked> {
+        // SAFETY: the destroyer holds it.
+        let (leaked, record) = unsafe {
+            let cache = cache.as_ref();
+            let leaked = self.report_leak(cache);
+            let objects = leaked.map_or(0, |leaked| leaked.objects);
+            cache.set_stage(Stage::Zombie);
+            (leaked, ending.record(cache, objects))
+        };
         // SAFETY: the destroyer's own hold.
         if unsafe { KmemCache::release_last(cache) } {
             let _locked = self.caches();
             // SAFETY: nobody holds it, so it is ours.
             unsafe { self.take_apart(cache) };
         }
+        self.note_destroy(record, ending);
         leaked.map_or(Ok(()), Err)
-    }
-
-    /// Waits for the grace period of slabs, if there are some that wait for one, and can.
-    fn wait_for_slabs(&self, cache: &KmemCache<M>) {
-        // Relaxed: this very thread made them wait, or who did came before.
-        let waiting = |cache: &KmemCache<M>| {
-            let mut nodes = cache.all_nodes();
-            nodes.any(|node| node.waiting.load(Ordering::Relaxed) > 0)
-        };
-        if waiting(cache)
-            && let Some(rcu) = self.rcu()
-        {
-            rcu.barrier();
-        }
     }
 
     /// Unlinks a cache, and gives its descriptor back. With the registry locked.
@@ -168,6 +200,7 @@ impl<M: Machine> Slabs<M> {
 impl<M: Machine> KmemCache<M> {
     /// From now on nothing stays in it.
     pub(super) fn die(&self) {
+        self.set_stage(Stage::Dying);
         // Relaxed: who is to see it is told by a call (`quiesce`), or comes after `destroy`.
         self.min_partial.store(0, Ordering::Relaxed);
         self.hooks.fetch_or(Hooks::DYING.bits(), Ordering::Relaxed);

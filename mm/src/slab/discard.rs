@@ -10,8 +10,8 @@ use platform::{lock::IrqSpinLock, lock_class, sync::Ordering};
 use rcu::{Rcu, callbacks::Head};
 
 use super::{
-    Flags, KmemCache, Machine, Mode, Place, Slab, Slabs, arrows::Arrow, list::SlabList, node::Node,
-    stats::Stat,
+    Flags, KmemCache, Machine, Mode, Place, Slab, Slabs, arrows::Arrow, kept::Turn, list::SlabList,
+    node::Node, stats::Stat,
 };
 use crate::{Use, frame::Frame};
 
@@ -48,7 +48,9 @@ impl<M: Machine> KmemCache<M> {
                 // Relaxed: the slab is this CPU's still; whoever waits for it counts it first.
                 node.waiting.fetch_add(1, Ordering::Relaxed);
                 slab.set_place(Place::WaitsForRcu);
-                self.discard_by_rcu(slab);
+                if !self.is_dying() || !self.keep(slab) {
+                    self.discard_by_rcu(slab);
+                }
             } else {
                 self.arrow(Arrow::SlabGone);
                 // SAFETY: the discarder's.
@@ -99,7 +101,7 @@ impl<M: Machine> KmemCache<M> {
         unsafe { self.release() };
     }
 
-    fn discard_by_rcu(&self, slab: Slab<M>) {
+    pub(super) fn discard_by_rcu(&self, slab: Slab<M>) {
         let slabs = self.slabs();
         let rcu = slabs.rcu().or_else(|| {
             let mut early = slabs.early_discards.0.lock();
@@ -175,15 +177,37 @@ unsafe fn after_grace_period<M: Machine>(head: NonNull<Head>) {
     let cache = unsafe { &*core::ptr::with_exposed_provenance::<KmemCache<M>>(owner) };
     // SAFETY: the slab's head.
     let slab = unsafe { Slab::<M>::of_frame(*cache.slabs().mm().frames(), frame) };
-    slab.set_place(Place::Full);
-    cache.arrow(Arrow::SlabGoneByRcu);
-    if let Some(node) = cache.node_of(slab) {
-        // Release: who sees that none waits sees that the callbacks are through with their slabs, but for the pages,
-        // which the cache's count stands for.
-        node.waiting.fetch_sub(1, Ordering::Release);
+    // SAFETY: a grace period has passed since the last object was freed. Who is counted as running has the cache kept for it.
+    unsafe {
+        match cache.callback_runs(slab) {
+            Turn::Kept => {}
+            Turn::Counted => {
+                cache.free_waited(slab);
+                cache.callback_ran();
+            }
+            Turn::Late => cache.free_waited(slab),
+        }
     }
-    // SAFETY: a grace period has passed since the last object was freed.
-    unsafe { cache.free_slab(slab, Mode::Spin) };
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// Gives a slab back that has waited for its grace period. The cache may be gone afterwards, as after
+    /// [`free_slab`](Self::free_slab).
+    ///
+    /// # Safety
+    ///
+    /// A grace period has passed since it was discarded, and it is the caller's.
+    pub(super) unsafe fn free_waited(&self, slab: Slab<M>) {
+        slab.set_place(Place::Full);
+        self.arrow(Arrow::SlabGoneByRcu);
+        if let Some(node) = self.node_of(slab) {
+            // Release: who sees that none waits sees what was done to them, but for the pages, which
+            // the cache's holds stand for.
+            node.waiting.fetch_sub(1, Ordering::Release);
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.free_slab(slab, Mode::Spin) };
+    }
 }
 
 impl<M: Machine> Slabs<M> {

@@ -4,13 +4,16 @@
 //!
 //! | state | told by | left by | to |
 //! |---|---|---|---|
-//! | live | `references` > 0 | the last `destroy`, under the registry's lock | dying |
+//! | live | `references` > 0 | the last `destroy` (or `destroy_lingering`), under the registry's lock | dying |
 //! | dying | [`DYING`](Hooks::DYING); the destroyer holds it | the end of `destroy`, if nothing of it is left | taken apart |
 //! | | | the end of `destroy`, with slabs left | zombie |
+//! | | | `destroy_lingering`, without waiting for anything | lingering |
+//! | lingering: in the [queue](super::linger), which holds it as destroyer | `DYING` | the background, if nothing of it is left | taken apart |
+//! | | | the background, with slabs left | zombie |
 //! | zombie: listed as `name~id`; objects may still be freed | `DYING`; slabs hold it | who drops the last hold | gone |
 //! | gone: nobody holds it | on the list of [`Gone`] | the next one to lock the registry | taken apart |
 //!
-//! From dying on nothing is allocated, and nothing goes into sheaves and barns: what is freed goes
+//! [`Stage`] says it for who looks. From dying on nothing is allocated, and nothing goes into sheaves and barns: what is freed goes
 //! back to its slab, and an empty slab to the page allocator. A name is free again from dying on. Nothing
 //! is ever merged with what is not live.
 //!
@@ -18,7 +21,7 @@
 //!
 //! | who | from | to |
 //! |---|---|---|
-//! | the cache while it is live, then its destroyer | creation | the end of `destroy` |
+//! | the cache while it is live, then its destroyer, which of one that lingers is the background | creation | the end of `destroy` |
 //! | each slab, also one that waits for a grace period | [`hold`](KmemCache::hold), before it is published | [`release`](KmemCache::release), after its pages went back |
 //! | each free to a dying cache or a zombie | [`hold`](KmemCache::hold), before anything else | [`release`](KmemCache::release), as the last access |
 //!
@@ -35,6 +38,50 @@ use core::ptr::{NonNull, null_mut};
 use platform::sync::{AtomicPtr, Ordering};
 
 use super::{Caches, Hooks, KmemCache, Machine, Slabs};
+
+/// How far the end of a cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// It is used.
+    Live = 0,
+    /// It is being destroyed, by who asked for that.
+    Dying = 1,
+    /// It will be, or is being, in the background.
+    Lingering = 2,
+    /// It was destroyed with objects in use, and waits for them.
+    Zombie = 3,
+}
+
+impl Stage {
+    /// The name in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Dying => "dying",
+            Self::Lingering => "lingering",
+            Self::Zombie => "zombie",
+        }
+    }
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// How far its end is; out of date at once, but for live with the registry locked. Any context.
+    pub fn stage(&self) -> Stage {
+        // Relaxed: for who looks; nothing is concluded from it.
+        match self.stage.load(Ordering::Relaxed) {
+            1 => Stage::Dying,
+            2 => Stage::Lingering,
+            3 => Stage::Zombie,
+            _ => Stage::Live,
+        }
+    }
+
+    /// Notes it. Its destroyer.
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+}
 
 /// Caches that nobody holds, linked by `next_gone`. Pushed to from anywhere; taken as a whole, so
 /// that it does no harm if a descriptor comes back (ABA).

@@ -6,5 +6,6 @@ mod create;
 mod destroy;
 mod kmalloc;
 mod merge;
+mod records;
 mod typed;
 mod world;

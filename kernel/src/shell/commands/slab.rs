@@ -9,7 +9,7 @@ use mm::PAGE_SIZE;
 use mm::slab::{
     Caches, Flags, KmemCache,
     layout::ObjectLayout,
-    text::{OneCache, Snapshot, Usage},
+    text::{Destroys, OneCache, Snapshot, Usage},
     whatis::{InSlab, What},
 };
 use platform::wait::Mutex;
@@ -338,6 +338,32 @@ fn summary(rows: &[Row]) {
         kib(bytes.checked_div(objects).unwrap_or(0)),
         kib(sizes().max().unwrap_or(0))
     );
+}
+
+shell_command! {
+    name: "destroy",
+    usage: "[reset]",
+    summary: "show how long it took to destroy slab caches, and who did",
+    details: "How many were destroyed, how long that took (a histogram: waited for, and in the \
+background), by caller\nhow long that was kept, and the last ones with what each had to wait for. A \
+grace period or a call that\nserves several caches in the background is with the first that needs it.\n\
+reset: forgets all of it.",
+    arguments: (0, 1),
+    complete: |offer| offer("reset"),
+    run: destroyed,
+}
+
+fn destroyed(arguments: Args<'_>) -> Status {
+    match arguments.first().map(String::as_str) {
+        // Piece by piece: the console is not locked for all of it.
+        None => {
+            let stack = |callers: &[usize], f: &mut fmt::Formatter<'_>| write!(f, "{}", Stack(callers));
+            let _ = write!(console::Writer, "{}", Destroys(slabs(), stack));
+        }
+        Some("reset") => slabs().reset_destroys(),
+        Some(other) => return bad_argument("destroy", other, "reset or nothing"),
+    }
+    Status::SUCCESS
 }
 
 shell_command! {

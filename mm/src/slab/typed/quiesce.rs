@@ -8,11 +8,12 @@ use platform::{
 use super::super::Machine;
 
 /// Returns when every CPU was seen outside of sections with preemption off that began before this. May
-/// sleep.
+/// sleep. How many calls to CPUs it took.
 ///
 /// A CPU that comes online meanwhile is not waited for: it comes with a full fence, as this
 /// begins with one, so what it does is after this, or this sees it.
-pub(crate) fn quiesce<M: Machine>() {
+pub(crate) fn quiesce<M: Machine>() -> u32 {
+    let mut calls = 0;
     fence(Ordering::SeqCst);
     let mut left = M::online_cpus();
     loop {
@@ -22,8 +23,9 @@ pub(crate) fn quiesce<M: Machine>() {
             left.without(M::current_cpu())
         };
         if left.is_empty() {
-            return;
+            return calls;
         }
+        calls += left.count() as u32;
         let quiet = AtomicU64::new(0);
         M::call(left, &|| {
             if M::interrupted_quiescent() {
