@@ -25,6 +25,7 @@ pub mod kmalloc;
 mod late;
 pub mod layout;
 mod leak;
+mod linger;
 mod list;
 mod look;
 mod machine;
@@ -106,6 +107,8 @@ pub struct Slabs<M: Machine> {
     registry: Registry<M>,
     /// Those that are to be taken apart.
     gone: late::Gone<M>,
+    /// Those whose end is left to the background.
+    lingering: linger::Lingering<M>,
     /// Those that were destroyed.
     records: records::Records<M>,
     /// The caches that caches are made of.

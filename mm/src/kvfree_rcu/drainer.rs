@@ -29,6 +29,7 @@ impl<M: Machine> Slabs<M> {
     ///
     /// [`SpawnError`].
     pub fn start_drainer(&self, cpu: CpuId) -> Result<(), SpawnError> {
+        self.start_lingering();
         let lane = self.kvfree_rcu.lane(cpu);
         if lane.thread.lock().is_some() {
             return Ok(());
@@ -53,6 +54,7 @@ impl<M: Machine> Slabs<M> {
     /// Waits until nothing waits for a grace period any more, nor lingers, and ends the drainers. For machines that end. Nobody may
     /// call `kfree_rcu` any more. Task context.
     pub fn stop_drainers(&self) {
+        self.stop_lingering();
         self.kvfree_rcu_barrier();
         // Release: the threads see what came before. They are woken after it.
         self.kvfree_rcu.stopping.store(true, Ordering::Release);

@@ -184,6 +184,21 @@ arrows! {
     /// A barrier, or who destroys a cache, waits for what others have taken.
     HandsWait = "hands.wait",
 
+    /// dying -> lingering: the end of a cache is left to the background.
+    LingerQueue = "linger.queue",
+    /// dying, still: there is nobody in the background.
+    LingerInPlace = "linger.in_place",
+    /// Of those that linger, one at least has had boxes: all CPUs are called, once for all.
+    LingerCall = "linger.call",
+    /// One at least has something in flight: a grace period for all.
+    LingerSynchronize = "linger.synchronize",
+    /// The same, for slabs that wait.
+    LingerSynchronizeSlabs = "linger.synchronize_slabs",
+    /// lingering -> gone.
+    LingerGone = "linger.gone",
+    /// lingering -> zombie.
+    LingerZombie = "linger.zombie",
+
     /// (Debug caches) an object of a fresh slab is free.
     DebugMade = "debug.made",
     /// free -> allocated.

@@ -20,6 +20,7 @@ use super::{
     debug, deferred, discard,
     kmalloc::size::{NAMES, SIZES, align_of},
     late::Gone,
+    linger::Lingering,
     node::Node,
     records::Records,
     registry::Registry,
@@ -99,6 +100,7 @@ impl<M: Machine> Slabs<M> {
                 debug: _,
                 registry: _,
                 gone: _,
+                lingering: _,
                 records: _,
                 boot: _,
                 kmalloc: _,
@@ -118,6 +120,7 @@ impl<M: Machine> Slabs<M> {
             (&raw mut (*this).debug).write(debug::Switches::new());
             (&raw mut (*this).registry).write(Registry::new());
             (&raw mut (*this).gone).write(Gone::new());
+            (&raw mut (*this).lingering).write(Lingering::new());
             (&raw mut (*this).records).write(Records::new());
             place.assume_init_ref()
         }
@@ -249,6 +252,7 @@ impl<M: Machine> Slabs<M> {
     /// Nobody uses the allocator, or anything of it, any more; nothing but `start` is called after this. What
     /// waited for a grace period has gone.
     pub unsafe fn stop(&self) -> usize {
+        self.sync_lingering();
         // SAFETY: nobody takes a cache apart but this.
         let all = || unsafe { self.caches_unlocked() };
         all().for_each(KmemCache::die);

@@ -7,7 +7,8 @@
 //!
 //! A box has no lifetime: it finds its cache by the frame that it lies in, so it can stand in one structure
 //! with the cache, and outlive it. Dropping a cache while boxes are there is an error that is reported, but
-//! a sound one: see [`late`](super::late).
+//! a sound one: see [`late`](super::late). A cache that is dropped [lingers](super::linger); `destroy` waits, and
+//! says what is left.
 //!
 //! # Drops that race the end of the cache
 //!

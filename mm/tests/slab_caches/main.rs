@@ -5,6 +5,7 @@ mod boot;
 mod create;
 mod destroy;
 mod kmalloc;
+mod linger;
 mod merge;
 mod records;
 mod typed;

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::Gfp;
 
-/// A cache of `T`s. Dropping it destroys it, and may sleep; boxes that are there are reported then, and may be
-/// dropped later.
+/// A cache of `T`s. Dropping it has it [destroyed in the background](Slabs::destroy_lingering), and takes no longer than a
+/// mutex; boxes that are there then are reported, and may be dropped later. [`destroy`](Self::destroy) waits.
 ///
 /// ```
 /// # #[cfg(feature = "hosted")] {
@@ -61,7 +61,7 @@ use crate::Gfp;
 /// ```
 pub struct Cache<T, M: Machine>(pub(super) Owned<M>, PhantomData<fn() -> T>);
 
-/// A cache that is destroyed when this is dropped, or by [`destroy`](Self::destroy).
+/// A cache that lingers when this is dropped, or is destroyed by [`destroy`](Self::destroy).
 pub(super) struct Owned<M: Machine> {
     cache: NonNull<KmemCache<M>>,
     /// The one that it was created with.
@@ -89,21 +89,23 @@ impl<M: Machine> Owned<M> {
     }
 
     pub fn destroy(self) -> Result<(), Leaked> {
-        ManuallyDrop::new(self).end()
-    }
-
-    fn end(&self) -> Result<(), Leaked> {
-        let cache = self.raw();
+        let this = ManuallyDrop::new(self);
+        let cache = this.raw();
         // SAFETY: this had the reference, and is not used any more. Boxes may be dropped at any time:
         // `destroy` waits for drops that are under way where `note_boxes` was called.
-        unsafe { cache.slabs().destroy_named(cache, self.name.as_str()) }
+        unsafe { cache.slabs().destroy_named(cache, this.name.as_str()) }
     }
 }
 
 impl<M: Machine> Drop for Owned<M> {
     fn drop(&mut self) {
-        // Reported there.
-        let _ = self.end();
+        let cache = self.raw();
+        // SAFETY: as in `destroy`; it is the background that waits for drops.
+        unsafe {
+            cache
+                .slabs()
+                .destroy_lingering_named(cache, self.name.as_str())
+        };
     }
 }
 

@@ -18,7 +18,7 @@ pub trait Construct: Send {
 }
 
 /// A cache of `T`s that are made once, when their slab is, and keep their value from one user to the next: for what is
-/// dear to make. Dropping the cache destroys it, and may sleep.
+/// dear to make. Dropping the cache has it destroyed in the background, as that of a [`Cache`](super::Cache).
 ///
 /// Their memory goes without a drop, so a `T` that needs one does not compile:
 ///
