@@ -74,18 +74,8 @@ impl<M: Machine> Slabs<M> {
                 Some(cache) => cache.as_ref().free_rcu(memory, None),
                 None => self.free_rcu_odd(memory, None, Location::caller()),
             };
-            if queued {
+            if queued || self.free_rcu_with_effort(memory) {
                 return;
-            }
-            // With an effort.
-            if let Some(page) = self.page_for_pointers(Gfp::KERNEL | Gfp::NOWARN)
-                && self.queue_loose(memory, None, Some(page))
-            {
-                return;
-            }
-            self.arrow(Arrow::RcuSynchronize);
-            if let Some(rcu) = self.rcu() {
-                rcu.synchronize();
             }
             if let Some(cache) = owner
                 && let Some(destructor) = cache.as_ref().destructor
@@ -94,6 +84,27 @@ impl<M: Machine> Slabs<M> {
             }
             self.free_now(memory);
         }
+    }
+
+    /// Has memory freed for which there was no page at hand. `false`: there is none at all; but a grace period has passed, and it is
+    /// the caller's to free. Task context, may sleep, not in a section.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree_rcu_mightsleep`](Self::kfree_rcu_mightsleep).
+    #[cold]
+    pub(crate) unsafe fn free_rcu_with_effort(&self, memory: NonNull<u8>) -> bool {
+        if let Some(page) = self.page_for_pointers(Gfp::KERNEL | Gfp::NOWARN)
+            // SAFETY: as the caller promises.
+            && unsafe { self.queue_loose(memory, None, Some(page)) }
+        {
+            return true;
+        }
+        self.arrow(Arrow::RcuSynchronize);
+        if let Some(rcu) = self.rcu() {
+            rcu.synchronize();
+        }
+        false
     }
 
     /// Frees what is no object of a slab.

@@ -9,4 +9,5 @@ mod linger;
 mod merge;
 mod records;
 mod typed;
+mod typed_rcu;
 mod world;

@@ -76,6 +76,11 @@ impl<T, M: Machine> SlabBox<T, M> {
         }
     }
 
+    /// Where frames are.
+    pub(super) fn layout(this: &Self) -> M::Layout {
+        this.layout
+    }
+
     /// Gives up the box: a pointer to the value, for [`from_raw`](Self::from_raw).
     pub fn into_raw(this: Self) -> NonNull<T> {
         ManuallyDrop::new(this).object

@@ -5,7 +5,7 @@ use core::{alloc::Layout, fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonN
 use platform::NodeId;
 
 use super::{
-    super::{CreateError, Flags, KmemCache, Leaked, Machine, Slabs, Spec, name::Name},
+    super::{CreateError, Destructor, Flags, KmemCache, Leaked, Machine, Slabs, Spec, name::Name},
     SlabBox,
 };
 use crate::Gfp;
@@ -118,6 +118,18 @@ pub(super) fn spec_of<T>(name: &str, flags: Flags) -> Spec<'_> {
         .flags(flags)
 }
 
+/// What drops a `T` in an object that `kfree_rcu` frees; `None`: nothing need be done.
+pub(super) fn destructor_of<T>() -> Option<Destructor> {
+    /// # Safety
+    ///
+    /// The object has a `T`, which any thread may drop, and nobody uses it any more.
+    unsafe fn destroy<T>(object: NonNull<u8>) {
+        // SAFETY: as the caller promises.
+        unsafe { object.cast::<T>().drop_in_place() };
+    }
+    core::mem::needs_drop::<T>().then_some(destroy::<T>)
+}
+
 impl<T, M: Machine> Cache<T, M> {
     /// A cache of `T`s. May sleep.
     ///
@@ -125,8 +137,10 @@ impl<T, M: Machine> Cache<T, M> {
     ///
     /// [`CreateError`].
     pub fn new(slabs: &'static Slabs<M>, name: &str, flags: Flags) -> Result<Self, CreateError> {
-        let owned = Owned::new(slabs, &spec_of::<T>(name, flags))?;
-        Ok(Self(owned, PhantomData))
+        let mut spec = spec_of::<T>(name, flags);
+        // Only who gives an object to `kfree_rcu` has it called, so there it is seen to that the `T` may be dropped by any thread.
+        spec.destructor = destructor_of::<T>();
+        Ok(Self(Owned::new(slabs, &spec)?, PhantomData))
     }
 
     /// A `T` in an object; or `value` back, if there is no memory. Context as `gfp` says, but
