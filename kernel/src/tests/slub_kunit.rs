@@ -181,7 +181,10 @@ fn test_kfree_rcu(_: &mut Ctx) -> Outcome {
 /// The cache is destroyed by a work item, a while after an object of it was given to `kfree_rcu`.
 fn test_kfree_rcu_wq_destroy(ctx: &mut Ctx) -> Outcome {
     const TIMES: usize = 10;
-    let queue = kassert_ok!(work::Queue::<Kernel>::new("test_kfree_rcu", Priority::Normal));
+    let queue = kassert_ok!(work::Queue::<Kernel>::new(
+        "test_kfree_rcu",
+        Priority::Normal
+    ));
     let most_ms = rounds(255, 5);
     for _ in 0..TIMES {
         let cache = create("TestSlub_kfree_rcu_wq_destroy", 64, Flags::empty())?;

@@ -25,7 +25,7 @@ use platform::{
 };
 use rcu::Rcu;
 
-use super::lane::{Lane, Then};
+use super::lane::Then;
 use crate::slab::{KmemCache, Machine, Slabs, arrows::Arrow};
 
 lock_class! {

@@ -357,7 +357,8 @@ fn destroyed(arguments: Args<'_>) -> Status {
     match arguments.first().map(String::as_str) {
         // Piece by piece: the console is not locked for all of it.
         None => {
-            let stack = |callers: &[usize], f: &mut fmt::Formatter<'_>| write!(f, "{}", Stack(callers));
+            let stack =
+                |callers: &[usize], f: &mut fmt::Formatter<'_>| write!(f, "{}", Stack(callers));
             let _ = write!(console::Writer, "{}", Destroys(slabs(), stack));
         }
         Some("reset") => slabs().reset_destroys(),

@@ -21,7 +21,7 @@ fn destroyed(cache: &Cache) -> Result<InFlight, Stop> {
     destroy(cache)?;
     let record = kassert_ok!(slabs().last_destroy());
     kassert_eq!(record.id, id);
-    Ok(record.in_flight)
+    Ok(record.did)
 }
 
 /// Nothing was asked of anybody, nor waited for.

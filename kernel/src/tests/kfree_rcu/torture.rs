@@ -145,9 +145,8 @@ impl World {
             };
             // SAFETY: found in the section, so it is not freed before that ends.
             let node = unsafe { node.as_ref() };
-            let numbers = || {
-                [&node.state, &node.number, &node.twin].map(|word| word.load(Ordering::Relaxed))
-            };
+            let numbers =
+                || [&node.state, &node.number, &node.twin].map(|word| word.load(Ordering::Relaxed));
             let first = numbers();
             time::spin_ns(rng.below(2_000));
             let again = numbers();
@@ -249,10 +248,9 @@ fn run(seed: u64, moves: bool) -> Outcome {
     let mut threads = Vec::new();
     for number in 0..smp::online().count() {
         let (own, rng) = (Arc::clone(&world), rng.split());
-        let thread = sched::Builder::new()
-            .spawn(format_args!("kfree_rcu {number}"), move || {
-                own.work(number, rng)
-            });
+        let thread = sched::Builder::new().spawn(format_args!("kfree_rcu {number}"), move || {
+            own.work(number, rng)
+        });
         threads.push(kassert_ok!(thread));
     }
     let until = time::now_ns() + duration_ns();
