@@ -14,6 +14,12 @@ use mm::{
 };
 use platform::CpuId;
 
+use self::{
+    exact::{
+        idle_cache_asks_nothing, in_flight_asks_once, others_flood, passed_cookie_asks_nothing,
+    },
+    torture::{cpus_stay, everything_at_once},
+};
 use crate::{
     boot, hotplug,
     kunit::{Outcome, Stop, Values, kassert_ok, kunit_suite},
@@ -25,12 +31,12 @@ use crate::{
 kunit_suite! {
     name: "kfree_rcu",
     cases: [
-        exact::idle_cache_asks_nothing,
-        exact::in_flight_asks_once,
-        exact::passed_cookie_asks_nothing,
-        exact::others_flood,
-        torture::everything_at_once => { over: Parts },
-        torture::cpus_stay,
+        idle_cache_asks_nothing,
+        in_flight_asks_once,
+        passed_cookie_asks_nothing,
+        others_flood,
+        everything_at_once => { over: Parts },
+        cpus_stay,
     ],
 }
 
