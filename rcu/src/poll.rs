@@ -14,7 +14,12 @@ use platform::{
     sync::{Ordering, fence},
 };
 
-use crate::{Machine, Rcu, seq::Cookie, tree::Request, waiters::Waiter};
+use crate::{
+    Machine, Rcu, Seq,
+    seq::{Cookie, PHASE_BITS},
+    tree::Request,
+    waiters::Waiter,
+};
 
 /// A [`Cookie`] of expedited grace periods, which have numbers of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,20 @@ impl PackedCookie {
         }
         reached(normal, self.0) || reached(expedited, self.0 >> 32)
     }
+
+    /// How many grace periods of either kind, normal and expedited, will have ended when that kind makes
+    /// it ripe, of those from `first` on; as far as halves tell, so modulo 2^30.
+    const fn numbers(self, first: Seq) -> [u32; 2] {
+        [
+            ended(self.0 as u32, first),
+            ended((self.0 >> 32) as u32, first),
+        ]
+    }
+}
+
+/// How many grace periods have ended between a number and the lower half of a later one.
+const fn ended(half: u32, first: Seq) -> u32 {
+    half.wrapping_sub(first.to_bits() as u32) >> PHASE_BITS
 }
 
 impl<M: Machine> Rcu<M> {
@@ -204,6 +223,19 @@ impl<M: Machine> Rcu<M> {
         ripe
     }
 
+    /// How many grace periods have ended since the engine began, normal and expedited ones, modulo 2^30: what
+    /// [`numbers_of`](Self::numbers_of) gives can be compared with it. Any context.
+    pub fn numbers(&self) -> [u32; 2] {
+        let now = [self.tree.seq(), self.expedited.seq()];
+        now.map(|seq| ended(seq.to_bits() as u32, self.tree.first))
+    }
+
+    /// A cookie in one word for people: how many normal, or else expedited, grace periods it waits for, in all since the engine
+    /// began. Any context.
+    pub fn numbers_of(&self, cookie: PackedCookie) -> [u32; 2] {
+        cookie.numbers(self.tree.first)
+    }
+
     /// Waits until one of the two is ripe. Task context, may sleep, not in a section.
     #[track_caller]
     pub fn cond_synchronize_full(&self, cookie: FullCookie) {
@@ -216,7 +248,6 @@ impl<M: Machine> Rcu<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Seq;
 
     fn packed(normal: u64, expedited: u64) -> PackedCookie {
         let cookie = |bits| Seq::from_bits(bits).snap();
@@ -234,6 +265,21 @@ mod tests {
         assert!(!cookie.is_done(11, 43));
         assert!(cookie.is_done(12, 40));
         assert!(cookie.is_done(8, 44));
+    }
+
+    #[test]
+    fn numbers_count_from_the_first() {
+        let first = Seq::from_bits(8u64.wrapping_neg());
+        let cookie = |normal: u64, expedited: u64| {
+            packed(
+                first.to_bits().wrapping_add(normal << 2),
+                first.to_bits().wrapping_add(expedited << 2),
+            )
+        };
+        assert_eq!(cookie(0, 0).numbers(first), [1, 1]);
+        // Where the number wraps, nothing changes.
+        assert_eq!(cookie(1, 6).numbers(first), [2, 7]);
+        assert_eq!(ended(first.start().to_bits() as u32, first), 0);
     }
 
     #[test]

@@ -39,7 +39,7 @@
 use core::fmt;
 
 /// The bits of the phase.
-const PHASE_BITS: u32 = 2;
+pub(crate) const PHASE_BITS: u32 = 2;
 /// The mask of these bits.
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
 /// What one grace period adds.

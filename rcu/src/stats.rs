@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Machine, Rcu, arrows::Arrow, seq::Seq};
+use crate::{Machine, Rcu, arrows::Arrow};
 
 /// Buckets of the histogram: one for each power of two.
 pub const BUCKETS: usize = 40;
@@ -75,7 +75,7 @@ impl<M: Machine> Rcu<M> {
         let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
         let arrows = &self.tree.arrows;
         let mut stats = Stats {
-            grace_periods: self.tree.seq().completed_since(Seq::INITIAL),
+            grace_periods: self.tree.seq().completed_since(self.tree.first),
             scans: arrows.count(Arrow::GpFirstScan) + arrows.count(Arrow::GpScan),
             urged: load(&self.urged),
             stalls: arrows.count(Arrow::GpStall) + arrows.count(Arrow::ExpStall),

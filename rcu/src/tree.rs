@@ -77,6 +77,8 @@ pub enum Kind {
 pub struct Tree<P: Platform> {
     geometry: Geometry,
     nodes: Vec<Node<P>>,
+    /// Where both kinds of grace periods began to count: for who shows numbers, debuggers too.
+    pub(crate) first: Seq,
     seq: AtomicU64,
     /// The number of the last grace period of each kind that all CPUs reported to; for
     /// expedited ones a count of its own.
@@ -155,6 +157,7 @@ impl<P: Platform> Tree<P> {
         Some(Self {
             geometry,
             nodes,
+            first: Seq::INITIAL,
             seq: AtomicU64::new(Seq::INITIAL.to_bits()),
             reported: [const { 0 }; 2].map(AtomicU64::new),
             requested: AtomicU64::new(Cookie::COMPLETED.to_bits()),
