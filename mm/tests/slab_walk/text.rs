@@ -247,7 +247,7 @@ fn one_cache_is_shown_with_what_every_cpu_and_node_has() {
                 "sheaves of 62 objects, {least} empty slabs kept, 0 frees deferred, flags NO_MERGE"
             )
         );
-        assert_eq!(next(), "cpu0: main 26/62 spare - rcu_free -");
+        assert_eq!(next(), "cpu0: main 26/62 spare - rcu_free - waiting 0");
         assert_eq!(
             next(),
             "node 0: 2 slabs with 128 objects, 1 partial, 0 full (debug), 0 wait for RCU; \

@@ -14,6 +14,7 @@ use platform::{MAX_CPUS, MAX_NODES};
 
 use crate::slab::{
     Caches, Flags, KmemCache, Machine,
+    layout::ObjectLayout,
     stats::{Contention, Stat},
     text::Usage,
 };
@@ -43,6 +44,8 @@ enum Kind {
     Deferred,
     MinPartial,
     ObjectSize,
+    /// For each CPU: what waits for a grace period, times this of the cache.
+    OfLanes(fn(&ObjectLayout) -> u64),
     /// For each node.
     OfNodes(fn(&Usage) -> u64),
     ObjectsPerSlab,
@@ -121,6 +124,11 @@ static ATTRIBUTES: &[Attribute] = &[
     of("order_fallback", Kind::Counter(Stat::OrderFallback)),
     of("partial", Kind::OfNodes(|usage| usage.partial)),
     of("poison", Kind::Flag(Flags::POISON)),
+    of("rcu_waiting", Kind::OfLanes(|_| 1)),
+    of(
+        "rcu_waiting_bytes",
+        Kind::OfLanes(|layout| layout.size.into()),
+    ),
     of("reclaim_account", Kind::Flag(Flags::RECLAIM_ACCOUNT)),
     of("red_zone", Kind::Flag(Flags::RED_ZONE)),
     of("remote_node_defrag_ratio", Kind::DefragRatio),
@@ -219,6 +227,13 @@ impl Attribute {
             Kind::Nothing(text) => return writeln!(out, "{text}"),
             Kind::Constructor => return show_constructor(cache, out),
             Kind::Contention => return show_contention(cache, out),
+            Kind::OfLanes(each) => {
+                let parts: ArrayVec<_, MAX_CPUS> = cache
+                    .parts()
+                    .map(|(cpu, part)| (cpu.number(), part.objects() * each(layout)))
+                    .collect();
+                return show_parts(out, 'C', &parts);
+            }
             Kind::OfNodes(part) => {
                 let parts: ArrayVec<_, MAX_NODES> = cache
                     .usage_by_node()

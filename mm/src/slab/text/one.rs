@@ -16,11 +16,12 @@ const SHOWN: usize = 8;
 /// A sheaf's length and capacity.
 type Filled = (u32, u32);
 
-/// What a CPU has: main, spare, rcu_free.
+/// What a CPU has: main, spare, rcu_free; and objects that wait on its lane.
 #[derive(Clone, Copy, Debug)]
 struct OfCpu {
     cpu: CpuId,
     sheaves: [Option<Filled>; 3],
+    waiting: u64,
 }
 
 /// What a node has.
@@ -82,6 +83,7 @@ impl Snapshot {
             OfCpu {
                 cpu,
                 sheaves: all.map(|sheaf| sheaf.and_then(filled)),
+                waiting: of_cpu.part.objects(),
             }
         };
         let of_node = |node: &crate::slab::node::Node<M>| {
@@ -162,7 +164,7 @@ impl fmt::Display for Snapshot {
                     None => write!(f, " {name} -")?,
                 }
             }
-            writeln!(f)?;
+            writeln!(f, " waiting {}", of_cpu.waiting)?;
         }
         for of_node in &self.nodes {
             writeln!(
