@@ -15,6 +15,7 @@
 //! | [`barrier`] | waiting until all is free: of all caches, of one, of one that is destroyed |
 //! | [`pressure`] | when too much waits, and when memory is short |
 //! | [`nolock`] | any context |
+//! | [`text`] | all of it, to be read |
 //!
 //! Lock order: a CPU's local lock (81), a lane's lock (85). Nothing is taken under the latter, and with
 //! neither held: destructors, frees, grace periods.
@@ -30,6 +31,7 @@ mod nolock;
 mod part;
 mod pressure;
 mod queue;
+mod text;
 
 use core::ptr::{NonNull, null_mut};
 
@@ -43,7 +45,9 @@ pub use barrier::{InFlight, Wait};
 pub use drainer::OPEN_NS;
 pub use head::Head;
 pub(crate) use lane::{Lane, Then};
+pub(crate) use loose::{Batch, Kind};
 pub(crate) use part::Part;
+pub use text::{Awaited, Batches};
 
 use crate::slab::{KmemCache, Machine, Slabs};
 use barrier::BarrierMutex;

@@ -27,7 +27,7 @@ pub mod layout;
 mod leak;
 mod linger;
 mod list;
-mod look;
+pub(crate) mod look;
 mod machine;
 mod memory;
 mod merge;

@@ -91,6 +91,12 @@ impl Hands {
         self.counts.iter().any(is_some)
     }
 
+    /// How many were taken and do not rest, about. Any context.
+    pub fn count_all(&self) -> u64 {
+        let objects = |count: &AtomicU64| count.load(Ordering::Relaxed) / ONE;
+        self.counts.iter().map(objects).sum()
+    }
+
     /// Begins another phase: the ticket of the one that has ended. By one at a time, which
     /// [waits](Self::wait) for that one before the next.
     pub fn flip(&self) -> Ticket {

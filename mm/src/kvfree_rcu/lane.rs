@@ -61,7 +61,7 @@ lock_class! {
 }
 
 /// A batch that was closed before there was an engine: no cookie has this.
-const UNNAMED: u64 = 1;
+pub(super) const UNNAMED: u64 = 1;
 
 /// A CPU's lane. See the module.
 #[repr(align(64))]
@@ -396,6 +396,11 @@ impl<M: Machine> State<M> {
             }
         }
         locked.set_linked(false);
+    }
+
+    /// The list's first part, to be looked at.
+    pub fn first_part(&self) -> Option<NonNull<Part<M>>> {
+        self.first
     }
 
     /// The first part of the list goes behind the others, and is the result.

@@ -4,7 +4,11 @@
 //! those that are old, are *closed*: they get a cookie and go behind the others. Of heads there are two
 //! chains: one that has a cookie, and the open one, which gets one when the other has been taken.
 
+mod look;
+
 use core::ptr::NonNull;
+
+pub(crate) use look::Batch;
 
 use super::head::Head;
 use crate::frame::PAGE_SIZE;
@@ -332,30 +336,6 @@ impl Loose {
         // SAFETY: linked, so this one's.
         let item = unsafe { self.closed_chain.take_where(&is) }?;
         Some((item, None, None))
-    }
-
-    /// Calls `each` with what is in it; for who looks while nobody changes it.
-    pub fn for_each(&self, mut each: impl FnMut(NonNull<u8>)) {
-        let pages = core::iter::successors(self.first, |page| {
-            // SAFETY: this one's, here and below.
-            unsafe { page.as_ref() }.next
-        });
-        for page in self.open.iter().flatten().copied().chain(pages) {
-            // SAFETY: as above.
-            let page = unsafe { page.as_ref() };
-            for item in &page.items[..(page.len as usize).min(ITEMS)] {
-                each(item.memory());
-            }
-        }
-        for chain in [&self.open_chain, &self.closed_chain] {
-            let mut next = chain.first;
-            while let Some(head) = next {
-                // SAFETY: linked, so this one's.
-                let (behind, item) = unsafe { Head::read(head) };
-                each(Item(item).memory());
-                next = behind;
-            }
-        }
     }
 }
 

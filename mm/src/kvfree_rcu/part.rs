@@ -146,6 +146,26 @@ impl<M: Machine> Part<M> {
         // SAFETY: as the caller promises.
         unsafe { self.inner.shared().get().sheaves.first }
     }
+
+    /// The count of objects in pages and chains, to be looked at.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes it meanwhile.
+    pub unsafe fn peek_loose(&self) -> u64 {
+        // SAFETY: as the caller promises.
+        unsafe { self.inner.shared().get().loose }
+    }
+
+    /// The next part of the lane's list, to be looked at.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes it meanwhile.
+    pub unsafe fn peek_next(&self) -> Option<NonNull<Self>> {
+        // SAFETY: as the caller promises.
+        unsafe { self.inner.shared().get().next }
+    }
 }
 
 /// A part, with its lane's lock held.

@@ -8,7 +8,7 @@ use platform::{CpuId, sync::Ordering};
 use super::{KmemCache, Machine, Slab, Slabs, sheaf::Sheaf, walk::At};
 use crate::{
     frame::{FrameMap, PAGE_SIZE, State},
-    kvfree_rcu::Head,
+    kvfree_rcu::{Batch, Head, Lane},
     machine::Layout,
 };
 
@@ -32,7 +32,7 @@ const MOST_CACHES: usize = 10_000;
 const MOST_DEFERRED: usize = 1 << 20;
 
 /// A sheaf that can be looked at; `Err`: its address, where no sheaf can be.
-pub(super) type Seen = Result<NonNull<Sheaf>, usize>;
+pub(crate) type Seen = Result<NonNull<Sheaf>, usize>;
 
 /// Looks whether the memory of a sheaf is memory. (That of the permanent empty one is none that
 /// the page allocator knows.)
@@ -52,13 +52,23 @@ pub(super) fn see<L: Layout>(map: &FrameMap<L>, sheaf: NonNull<Sheaf>) -> Seen {
     }
 }
 
+/// What the objects of a closed sheaf wait for that was seen on a lane; `None`: it is not as such sheaves
+/// are. For who looks while nobody changes it.
+pub(crate) fn cookie_of(sheaf: NonNull<Sheaf>) -> Option<u64> {
+    // SAFETY: it was seen, so it is memory up to its capacity, and the last place holds any bits.
+    unsafe {
+        let has_place = Sheaf::len(sheaf) < Sheaf::capacity(sheaf);
+        has_place.then(|| Sheaf::cookie(sheaf))
+    }
+}
+
 impl<M: Machine> KmemCache<M> {
     /// Calls `each` with every sheaf of the cache, until it breaks.
     ///
     /// # Safety
     ///
     /// Nobody changes anything of the cache meanwhile.
-    pub(super) unsafe fn for_each_sheaf<B>(
+    pub(crate) unsafe fn for_each_sheaf<B>(
         &self,
         mut each: impl FnMut(At, Seen) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
@@ -121,7 +131,7 @@ impl<M: Machine> Slabs<M> {
     /// # Safety
     ///
     /// No cache is created or goes meanwhile.
-    pub(super) unsafe fn look_at_caches(&self) -> impl Iterator<Item = NonNull<KmemCache<M>>> {
+    pub(crate) unsafe fn look_at_caches(&self) -> impl Iterator<Item = NonNull<KmemCache<M>>> {
         let map = *self.mm().frames();
         let own =
             core::ptr::from_ref(self).addr()..core::ptr::from_ref(self).addr() + size_of::<Self>();
@@ -142,16 +152,46 @@ impl<M: Machine> Slabs<M> {
         .take(MOST_CACHES)
     }
 
-    /// Calls `each` with everything that waits for a grace period in a page of pointers or a chain, and the CPU.
+    /// Calls `each` with every page of pointers and every chain of a lane; `Err`: the address of a page where
+    /// none can be.
     ///
     /// # Safety
     ///
     /// Nobody frees meanwhile.
-    pub(super) unsafe fn for_each_loose(&self, mut each: impl FnMut(CpuId, NonNull<u8>)) {
+    pub(crate) unsafe fn for_each_batch(
+        &self,
+        lane: &Lane<M>,
+        each: impl FnMut(Result<Batch<'_>, usize>),
+    ) {
+        let map = self.mm().frames();
+        // SAFETY: nobody changes it, here and below.
+        unsafe {
+            let state = lane.state.peek();
+            let is_memory = |address, bytes| is_memory(map, address, bytes);
+            state.loose.for_each_batch(&is_memory, each);
+        }
+    }
+
+    /// Calls `each` with everything that waits for a grace period in a page of pointers or a chain, the CPU, and the cookie
+    /// (`None`: it is not closed yet).
+    ///
+    /// # Safety
+    ///
+    /// Nobody frees meanwhile.
+    pub(super) unsafe fn for_each_loose(
+        &self,
+        mut each: impl FnMut(CpuId, NonNull<u8>, Option<u64>),
+    ) {
         for lane in self.kvfree_rcu.lanes() {
-            // SAFETY: nobody changes it.
-            let state = unsafe { lane.state.peek() };
-            state.loose.for_each(|memory| each(lane.cpu, memory));
+            // SAFETY: as the caller promises.
+            unsafe {
+                self.for_each_batch(lane, |batch| {
+                    if let Ok(batch) = batch {
+                        let items = batch.items();
+                        items.for_each(|memory| each(lane.cpu, memory, batch.cookie));
+                    }
+                });
+            }
         }
     }
 
@@ -186,9 +226,10 @@ impl<M: Machine> Slabs<M> {
             let mut next = self.deferred.cpus[cpu.index()].rcu.peek();
             for _ in 0..MOST_DEFERRED {
                 let head = next.map(|head| head.cast::<Head>());
-                let Some(head) =
-                    head.filter(|head| is_memory(&map, head.addr().get(), size_of::<Head>()))
-                else {
+                let is_there = |head: &NonNull<Head>| {
+                    head.is_aligned() && is_memory(&map, head.addr().get(), size_of::<Head>())
+                };
+                let Some(head) = head.filter(is_there) else {
                     break;
                 };
                 // SAFETY: memory that can be read, and nobody writes it.

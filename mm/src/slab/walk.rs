@@ -24,6 +24,7 @@
 //! | a slab's place | its word, and the list that it is on |
 //! | slabs and objects of a node | the node's counts; slabs of the list, its length |
 //! | deferred objects | the cache's count of them |
+//! | what waits on a lane | each cache's counts of it, the lane's of bytes and pages, its list of caches; which of them have an open sheaf |
 //!
 //! # How, without memory
 //!
@@ -42,6 +43,7 @@
 
 mod caches;
 mod fault;
+mod lanes;
 mod pages;
 #[cfg(all(feature = "hosted", not(model)))]
 pub mod plant;
@@ -172,7 +174,10 @@ impl<M: Machine> Slabs<M> {
             from = to;
         }
         // SAFETY: as above.
-        unsafe { self.compare_counts()? };
+        unsafe {
+            self.walk_lanes()?;
+            self.compare_counts()?;
+        }
         Ok(tally)
     }
 

@@ -13,12 +13,16 @@ use super::{
         self,
         info::{Overwritten, Tracks, bytes_behind},
     },
+    look::cookie_of,
     name::Name,
     sheaf::Sheaf,
     walk::At,
     word::Freelist,
 };
-use crate::frame::{Pfn, State, Use, Word};
+use crate::{
+    frame::{Pfn, State, Use, Word},
+    kvfree_rcu::Awaited,
+};
 
 /// What an address is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub struct Object {
     pub part: Part,
     /// Where the object is; `None`: it is allocated.
     pub at: Option<At>,
+    /// What it waits for there, if it [waits](At::Waiting).
+    pub awaited: Option<Awaited>,
     /// It was found damaged while it was free, and is never used again (debug caches).
     pub isolated: bool,
     /// Who allocated and freed it last, where that is kept.
@@ -157,7 +163,8 @@ impl<M: Machine> KmemCache<M> {
         let layout = self.layout();
         let begin = self.object_at(slab, index);
         // SAFETY: as the caller promises; the object lies in the slab.
-        let (at, tracks) = unsafe { (self.place_of(slab, index, begin), self.tracks_of(begin)) };
+        let (place, tracks) = unsafe { (self.place_of(slab, index, begin), self.tracks_of(begin)) };
+        let (at, awaited) = place.unzip();
         let isolated = self.flags().intersects(Flags::DEBUG)
             // SAFETY: an object of a debug cache.
             && unsafe { self.state_of(begin) } == Ok(debug::info::State::Isolated);
@@ -166,6 +173,7 @@ impl<M: Machine> KmemCache<M> {
             begin: begin.addr().get(),
             part: self.part_at(offset - index * layout.size as usize),
             at,
+            awaited: awaited.flatten(),
             isolated,
             tracks,
         }
@@ -201,8 +209,13 @@ impl<M: Machine> KmemCache<M> {
         }
     }
 
-    /// Where an object is; `None`: allocated.
-    unsafe fn place_of(&self, slab: Slab<M>, index: usize, object: NonNull<u8>) -> Option<At> {
+    /// Where an object is, and what it waits for there; `None`: allocated.
+    unsafe fn place_of(
+        &self,
+        slab: Slab<M>,
+        index: usize,
+        object: NonNull<u8>,
+    ) -> Option<(At, Option<Awaited>)> {
         let word = slab.freelist().load();
         let mut link = word.head();
         // No more than there are, should the links be a circle.
@@ -211,7 +224,7 @@ impl<M: Machine> KmemCache<M> {
                 break;
             }
             if link.index() == index {
-                return Some(At::Freelist);
+                return Some((At::Freelist, None));
             }
             // SAFETY: the cache's slab; what is read is checked above.
             match unsafe { self.read_link(slab, link.index()) } {
@@ -225,7 +238,7 @@ impl<M: Machine> KmemCache<M> {
                 Ok(sheaf) if sheaf.as_ref().len <= sheaf.as_ref().capacity => {
                     let holds = Sheaf::filled(sheaf).contains(&object);
                     if holds {
-                        ControlFlow::Break(at)
+                        ControlFlow::Break((at, cookie_of(sheaf)))
                     } else {
                         ControlFlow::Continue(())
                     }
@@ -233,20 +246,25 @@ impl<M: Machine> KmemCache<M> {
                 _ => ControlFlow::Continue(()),
             })
         };
-        if let ControlFlow::Break(at) = found {
-            return Some(at);
+        let awaited = |cpu, cookie| self.slabs().kvfree_rcu.lane(cpu).awaited(cookie);
+        if let ControlFlow::Break((at, cookie)) = found {
+            let waits = match at {
+                At::Waiting(cpu) => cookie.map(|cookie| awaited(cpu, Some(cookie))),
+                _ => None,
+            };
+            return Some((at, waits));
         }
         let mut at = None;
         // SAFETY: as above.
         unsafe {
             self.slabs().for_each_deferred(|cpu, deferred| {
                 if deferred == object {
-                    at = Some(At::Deferred(cpu));
+                    at = Some((At::Deferred(cpu), None));
                 }
             });
-            self.slabs().for_each_loose(|cpu, waiting| {
+            self.slabs().for_each_loose(|cpu, waiting, cookie| {
                 if waiting == object {
-                    at = Some(At::Waiting(cpu));
+                    at = Some((At::Waiting(cpu), Some(awaited(cpu, cookie))));
                 }
             });
         }
@@ -300,6 +318,9 @@ impl fmt::Display for InSlab {
             None if object.isolated => f.write_str("\nisolated: found damaged")?,
             None => f.write_str("\nallocated")?,
             Some(at) => write!(f, "\nfree: {at}")?,
+        }
+        if let Some(awaited) = object.awaited {
+            write!(f, " ({awaited})")?;
         }
         object.tracks.map_or(Ok(()), |tracks| show(&tracks, f))
     }

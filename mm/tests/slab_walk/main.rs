@@ -1,5 +1,6 @@
 //! Looking at the heap on hosted machines: the walk, `whatis`, and the text of caches.
 
+mod lanes;
 mod planted;
 mod sound;
 mod text;

@@ -24,7 +24,7 @@ fn of(slabs: &Slabs<Hosted>, object: NonNull<u8>, offset: usize) -> String {
 }
 
 /// The last line: the object's state.
-fn state(slabs: &Slabs<Hosted>, object: NonNull<u8>) -> String {
+pub fn state(slabs: &Slabs<Hosted>, object: NonNull<u8>) -> String {
     of(slabs, object, 0).lines().last().unwrap().to_string()
 }
 

@@ -151,7 +151,7 @@ impl<M: Machine> Slabs<M> {
             // SAFETY: nobody else runs.
             unsafe {
                 self.for_each_deferred(|cpu, object| add(object.addr().get(), At::Deferred(cpu)));
-                self.for_each_loose(|cpu, object| {
+                self.for_each_loose(|cpu, object, _| {
                     if self.cache_of(object).is_some() {
                         add(object.addr().get(), At::Waiting(cpu));
                     }
@@ -194,7 +194,7 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// Whether an address is that of an object of this cache.
-    fn walk_object(&self, at: At, object: NonNull<u8>) -> Result<(), Fault> {
+    pub(super) fn walk_object(&self, at: At, object: NonNull<u8>) -> Result<(), Fault> {
         let map = *self.slabs().mm().frames();
         let address = object.addr().get();
         let slab = Slab::<M>::of_address(map, address);
@@ -216,6 +216,8 @@ impl<M: Machine> KmemCache<M> {
                 // A prefilled one may come back with anything in it.
                 At::BarnFull(_) => (1..=capacity).contains(&len),
                 At::BarnEmpty(_) => len == 0,
+                // The last place has the cookie.
+                At::Waiting(_) => (1..capacity).contains(&len),
                 _ => len <= capacity,
             };
             if !fits || capacity != of_cache || capacity == 0 {
@@ -315,39 +317,6 @@ impl<M: Machine> KmemCache<M> {
         let counted = self.deferred.load(Relaxed);
         if found != counted {
             return Err(self.fault(Problem::Deferred(found, counted)));
-        }
-        Ok(())
-    }
-
-    /// What waits for a grace period, against the lanes' counts of it.
-    unsafe fn walk_waiting(&self, tally: &mut Tally) -> Result<(), Fault> {
-        let mut found = [0; platform::MAX_CPUS];
-        // SAFETY: nobody changes anything, and lengths were checked.
-        let _ = unsafe {
-            self.for_each_sheaf(|at, sheaf| {
-                if let (At::Waiting(cpu), Ok(sheaf)) = (at, sheaf) {
-                    found[cpu.index()] += u64::from(Sheaf::len(sheaf));
-                }
-                ControlFlow::<()>::Continue(())
-            })
-        };
-        let mut result = Ok(());
-        // SAFETY: nobody else runs.
-        unsafe {
-            self.slabs().for_each_loose(|cpu, object| {
-                if self.slabs().cache_of(object) == Some(NonNull::from(self)) {
-                    found[cpu.index()] += 1;
-                    tally.waiting += 1;
-                    result = result.and(self.walk_object(At::Waiting(cpu), object));
-                }
-            });
-        }
-        result?;
-        for (cpu, part) in self.parts() {
-            let (found, counted) = (found[cpu.index()], part.objects());
-            if found != counted {
-                return Err(self.fault(Problem::Waiting(cpu, found, counted)));
-            }
         }
         Ok(())
     }

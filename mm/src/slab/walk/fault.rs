@@ -123,6 +123,22 @@ pub enum Problem {
     Deferred(u64, u64),
     /// Objects that wait for a grace period on a CPU's lane: found, counted.
     Waiting(CpuId, u64, u64),
+    /// Of these, in pages and chains: found, counted.
+    Loose(CpuId, u64, u64),
+    /// A CPU has an rcu_free sheaf, or none, and its lane takes the opposite to be so.
+    Open(CpuId, bool),
+    /// A CPU's lane has the cache in its list, or not, and the opposite is needed.
+    Linked(CpuId, bool),
+    /// Caches in the list of a CPU's lane: found, and those that say to be there.
+    Parts(CpuId, u64, u64),
+    /// The pages of pointers of a CPU's lane: found, counted.
+    Pointers(CpuId, u64, u64),
+    /// A page of pointers of a CPU's lane is not allocated for that.
+    PointerPage(CpuId, usize),
+    /// Bytes on a CPU's lane: found, counted.
+    LaneBytes(CpuId, u64, u64),
+    /// What is there is no memory that could be freed.
+    Unfreeable(At, usize),
     /// The lock of a CPU's lane is held.
     LaneHeld(CpuId),
     /// A slab belongs to nothing that is a cache.
@@ -220,6 +236,50 @@ impl fmt::Display for Problem {
                 f,
                 "{found} objects wait for a grace period on cpu{cpu}, counted {counted}"
             ),
+            Self::Loose(cpu, found, counted) => write!(
+                f,
+                "{found} objects are in pages and chains of cpu{cpu}, counted {counted}"
+            ),
+            Self::Open(cpu, is_open) => {
+                let (has, known) = if *is_open {
+                    ("an", "none")
+                } else {
+                    ("no", "one")
+                };
+                write!(
+                    f,
+                    "cpu{cpu} has {has} rcu_free sheaf, its lane knows of {known}"
+                )
+            }
+            Self::Linked(cpu, is_linked) => {
+                let (has, what) = if *is_linked {
+                    ("has", "nothing")
+                } else {
+                    ("misses", "something")
+                };
+                write!(
+                    f,
+                    "the lane of cpu{cpu} {has} the cache, of which {what} is there"
+                )
+            }
+            Self::Parts(cpu, found, linked) => write!(
+                f,
+                "the lane of cpu{cpu} has {found} caches, {linked} say to be there"
+            ),
+            Self::Pointers(cpu, found, counted) => write!(
+                f,
+                "the lane of cpu{cpu} has {found} pages of pointers, counted {counted}"
+            ),
+            Self::PointerPage(cpu, page) => write!(
+                f,
+                "the page at {page:#x}, with pointers of cpu{cpu}, is not allocated"
+            ),
+            Self::LaneBytes(cpu, found, counted) => {
+                write!(f, "{found} bytes wait on cpu{cpu}, counted {counted}")
+            }
+            Self::Unfreeable(at, memory) => {
+                write!(f, "{memory:#x} {at} is no memory that can be freed")
+            }
             Self::LaneHeld(cpu) => write!(f, "the lane of cpu{cpu} is locked"),
             Self::Owner(slab, owner) => {
                 write!(f, "slab {slab} belongs to {owner:#x}, which is no cache")

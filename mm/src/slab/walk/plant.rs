@@ -1,9 +1,13 @@
 //! Faults planted in a heap, on hosted machines: so that a test sees the walk find each.
 
+mod lanes;
+
 use core::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 use std::boxed::Box;
 
 use platform::{CpuId, sync::AtomicU64};
+
+pub use lanes::LanePlant;
 
 use crate::frame::{Pfn, State, Use};
 use crate::slab::{
@@ -66,6 +70,11 @@ impl<M: Machine> KmemCache<M> {
         f(&mut sheaves.expect("nobody uses it"))
     }
 
+    fn one_more(count: &AtomicU64) -> Undo<'_> {
+        count.fetch_add(1, Relaxed);
+        Box::new(move || _ = count.fetch_sub(1, Relaxed))
+    }
+
     /// Plants a fault; what is returned takes it away.
     ///
     /// # Panics
@@ -76,13 +85,6 @@ impl<M: Machine> KmemCache<M> {
     ///
     /// Nobody uses the cache until it is taken away.
     pub unsafe fn plant(&self, what: Plant) -> Undo<'_> {
-        let one_more = |count: &'_ AtomicU64| -> Undo<'_> {
-            count.fetch_add(1, Relaxed);
-            // Out of the borrow of this closure: what it counts is the cache's.
-            let count: *const AtomicU64 = count;
-            // SAFETY: the cache lives as long as what is returned.
-            Box::new(move || _ = unsafe { (*count).fetch_sub(1, Relaxed) })
-        };
         match what {
             Plant::LostSheaf => self.with_main(Sheaf::nothing()),
             Plant::WildSheaf => self.with_main(NonNull::without_provenance(WILD)),
@@ -116,9 +118,9 @@ impl<M: Machine> KmemCache<M> {
                 barn.sheaves.lock().full.len += 1;
                 Box::new(|| barn.sheaves.lock().full.len -= 1)
             }
-            Plant::SlabCount => one_more(&self.a_node().slabs),
-            Plant::ObjectCount => one_more(&self.a_node().objects),
-            Plant::DeferredCount => one_more(&self.deferred),
+            Plant::SlabCount => Self::one_more(&self.a_node().slabs),
+            Plant::ObjectCount => Self::one_more(&self.a_node().objects),
+            Plant::DeferredCount => Self::one_more(&self.deferred),
             Plant::Unlisted => {
                 let (node, slab) = (self.a_node(), self.partial().next().expect("one"));
                 node.lists.lock().partial.remove(slab);
