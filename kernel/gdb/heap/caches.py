@@ -1,7 +1,10 @@
 """Caches and what hangs on them: sheaves, barns, lists of slabs."""
 
+from functools import cached_property
+
+from .batches import Lane, Part, heads
 from .frames import SLAB, Frames
-from .memory import at, number, per_cpu_offsets, read, static, text, where, word
+from .memory import at, kind, number, per_cpu_offsets, read, static, text, where, word
 
 # `slab/spec.rs`, `slab/cache.rs`, `slab/page.rs`, `slab/word.rs`.
 FLAG_NAMES = (
@@ -56,6 +59,12 @@ class Sheaf:
         self.objects = [
             int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)
         ]
+
+    @property
+    def cookie(self):
+        """What its objects wait for, if they do: in its last place."""
+        begin = self.address + kind("mm::slab::sheaf::Sheaf").sizeof
+        return word(begin + 8 * (self.capacity - 1)) if self.len < self.capacity else None
 
 
 class Node:
@@ -144,6 +153,19 @@ class Cache:
         """The count of sheaves that it keeps."""
         return sum(number(own["kept"]) for _, own in self.per_cpu()) % (1 << 64)
 
+    @cached_property
+    def parts(self):
+        """What it has on each CPU's lane, by CPU."""
+        return {cpu: Part(own["part"]) for cpu, own in self.per_cpu()}
+
+    def waiting(self, cpu):
+        """Its closed sheaves on a CPU's lane, the oldest first."""
+        next, seen = self.parts[cpu].first, 0
+        while next and seen < MANY:
+            sheaf = Sheaf(f"waiting for a grace period on cpu{cpu}", next)
+            yield sheaf
+            next, seen = sheaf.next, seen + 1
+
     def cpus(self):
         """Each CPU, with its main, spare and rcu_free sheaf (None: it has none)."""
         for cpu, own in self.per_cpu():
@@ -160,6 +182,8 @@ class Cache:
         """All its sheaves."""
         for _, found in self.cpus():
             yield from (sheaf for sheaf in found if sheaf)
+        for cpu in self.heap.cpus:
+            yield from self.waiting(cpu)
         for node in self.nodes():
             yield from node.sheaves
 
@@ -229,6 +253,12 @@ class Heap:
                 _, cache = self.slab_at(next)
                 next = word(next + cache.link) if cache else 0
                 seen += 1
+            for memory in heads(self, number(cpus[cpu]["rcu"]["head"])):
+                yield memory, f"deferred on cpu{cpu}"
+
+    def lanes(self):
+        """Every CPU's lane."""
+        return [Lane(self, cpu) for cpu in self.cpus]
 
 
 # The allocator's static.

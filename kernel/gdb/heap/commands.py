@@ -1,8 +1,8 @@
-"""The commands `granary caches`, `cache`, `whatis` and `walk`."""
+"""The commands `granary caches`, `cache`, `whatis`, `batches` and `walk`."""
 
 import gdb
 
-from . import look
+from . import batches, look
 from .caches import Heap
 from .same import Same
 from .walk import Fault, Walk
@@ -53,6 +53,12 @@ def whatis(heap, argument):
     yield from look.callers(heap, address)
 
 
+def waiting(heap, argument):
+    if argument:
+        raise gdb.GdbError("granary batches has no argument")
+    yield from batches.text(heap)
+
+
 def walk(heap, argument):
     if argument:
         raise gdb.GdbError("granary walk has no argument")
@@ -73,6 +79,12 @@ def register():
         "granary whatis ADDRESS: page, cache, slab and object that an address lies in; and who "
         "allocated and freed it, where that is kept.",
         gdb.COMPLETE_EXPRESSION,
+    )
+    Look(
+        "batches",
+        waiting,
+        "What was given to kfree_rcu: each CPU's lane, with its sheaves by cache, pages and chains, the grace "
+        "period that each waits for, and whether that is over.",
     )
     Look("walk", walk, "Whether every page and object is in one place, and all counts agree.")
     Same()

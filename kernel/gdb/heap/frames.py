@@ -21,7 +21,7 @@ STATES = [
     "stack",
     "descriptors",
 ]
-SLAB, LARGE = USED + 1, USED + 2
+SLAB, LARGE, META = USED + 1, USED + 2, USED + 7
 MAX_ORDER = 10
 # Descriptors that are read at once.
 BATCH = 16384
@@ -81,6 +81,11 @@ class Frames:
     def of_address(self, address):
         """The descriptor of the frame at an address; None outside the direct map."""
         return self.get((address - DIRECT_MAP) // PAGE) if address >= DIRECT_MAP else None
+
+    def is_memory(self, address):
+        """Whether there is memory at an address."""
+        frame = self.of_address(address)
+        return frame is not None and frame.state not in (HOLE, RESERVED)
 
     def of_descriptor(self, address):
         """The descriptor that lies at an address."""

@@ -1,6 +1,7 @@
 """Whose an address is, and one cache in full: as `whatis` and `slabinfo CACHE` in the shell."""
 
 from . import tracks
+from .batches import awaited
 from .caches import Word, place
 from .frames import SLAB, STATES
 from .memory import MASK, word
@@ -46,10 +47,15 @@ def place_of(heap, cache, slab, index, address):
         pass
     for sheaf in cache.sheaves():
         if address in sheaf.objects:
-            return f"free: {sheaf.place}"
+            waits = sheaf.place.startswith("waiting") and sheaf.cookie is not None
+            return f"free: {sheaf.place}" + (f" ({awaited(heap, sheaf.cookie)})" if waits else "")
     for object, where in heap.deferred():
         if object == address:
             return f"free: {where}"
+    for lane in heap.lanes():
+        for batch in lane.batches():
+            if address in batch.items:
+                return f"free: {lane.place} ({awaited(heap, batch.cookie)})"
     if cache.has("DEBUG"):
         state = address + cache.tracks
         mixed = (state << 23 | state >> 41) & MASK
@@ -115,10 +121,11 @@ def one_cache(cache):
     )
     for alias in cache.aliases():
         yield f"also called {alias}"
+    waiting = {cpu: part.objects for cpu, part in cache.parts.items()}
     for cpu, sheaves in cache.cpus():
         named = zip(("main", "spare", "rcu_free"), sheaves)
         parts = [f"{name} {s.len}/{s.capacity}" if s else f"{name} -" for name, s in named]
-        yield f"cpu{cpu}: " + " ".join(parts)
+        yield f"cpu{cpu}: " + " ".join(parts) + f" waiting {waiting[cpu]}"
     for node in cache.nodes():
         partial = list(node.listed(node.partial))
         yield (

@@ -5,6 +5,7 @@ import gdb
 # docs/architecture.md, "Address space".
 DIRECT_MAP = 0xFFFF_8880_0000_0000
 FRAME_MAP = 0xFFFF_EA00_0000_0000
+VMALLOC = range(0xFFFF_C900_0000_0000, 0xFFFF_E100_0000_0000)
 PAGE = 4096
 MASK = (1 << 64) - 1
 KERNEL = "granary::machine::Kernel"

@@ -2,7 +2,7 @@
 
 import gdb
 
-from . import look
+from . import batches, look
 from .caches import Heap
 from .memory import read
 from .walk import Fault, Walk
@@ -17,6 +17,8 @@ def own(text):
     heap, first = Heap(), text.split(None, 2)
     if first[0] == "cache":
         return "\n".join(look.one_cache(heap.find(first[1].rstrip(":"))))
+    if first[0] == "grace":
+        return "\n".join(batches.text(heap))
     if first[0].startswith("0x"):
         address = int(first[0].rstrip(":"), 16)
         return f"{address:#x}: {look.whatis(heap, address)}"

@@ -1,8 +1,8 @@
 """The walk of the whole heap, as `kmem walk` in the shell (`mm/src/slab/walk.rs`)."""
 
 from .caches import Word, place
-from .frames import BAD, BOOT, FREE, LARGE, LATER, LISTED, SLAB
-from .memory import FRAME_MAP
+from .frames import BAD, BOOT, FREE, LARGE, LATER, LISTED, META, SLAB
+from .memory import FRAME_MAP, PAGE, VMALLOC, number
 
 MAX_SHEAVES = 10
 
@@ -24,7 +24,7 @@ class Walk:
         self.heap = heap
         # Where each object is that is in a sheaf or deferred; by address.
         self.places = {}
-        self.counts = dict.fromkeys(("free", "in_sheaves", "in_barns", "deferred"), 0)
+        self.counts = dict.fromkeys(("free", "in_sheaves", "in_barns", "waiting", "deferred"), 0)
         self.pages = dict.fromkeys(("free", "slabs", "large", "other", "bad", "boot"), 0)
         # By cache and node: slabs, objects, waiting, partial, full.
         self.found = {}
@@ -51,6 +51,9 @@ class Walk:
                 fits = fits and sheaf.len > 0
             if "an empty" in where:
                 fits = fits and sheaf.len == 0
+            if where.startswith("waiting"):
+                # The last place has the cookie.
+                fits = fits and 0 < sheaf.len < sheaf.capacity
             expect(
                 fits,
                 f"cache {cache.name}: {sheaf.len} of {sheaf.capacity} objects {where}; "
@@ -66,7 +69,9 @@ class Walk:
             for address in sheaf.objects:
                 self.of_cache(cache, address, where)
                 self.note(address, where, cache)
-            self.counts["in_barns" if "barn" in where else "in_sheaves"] += sheaf.len
+            kind = "in_barns" if "barn" in where else "in_sheaves"
+            waits = "rcu_free" in where or where.startswith("waiting")
+            self.counts["waiting" if waits else kind] += sheaf.len
 
     def barns_and_lists(self, cache):
         """Counts of sheaves and barns, links of lists."""
@@ -101,9 +106,12 @@ class Walk:
 
     def deferred(self):
         """What waits to be freed."""
-        found = dict.fromkeys(self.heap.caches, 0)
+        found, other = dict.fromkeys(self.heap.caches, 0), 0
         for address, where in self.heap.deferred():
-            _, cache = self.heap.slab_at(address)
+            slab, cache = self.heap.slab_at(address)
+            if slab is None:
+                other += 1
+                continue
             expect(cache, f"{address:#x}, {where}, is no object of a cache")
             self.of_cache(cache, address, where)
             self.note(address, where, cache)
@@ -114,6 +122,76 @@ class Walk:
                 f"cache {cache.name}: {count} frees are deferred, counted {cache.deferred}",
             )
             self.counts["deferred"] += count
+        counted = number(self.heap.slabs["kvfree_rcu"]["deferred"])
+        expect(other == counted, f"{other} frees are deferred, counted {counted}")
+
+    def loose(self, lane):
+        """What waits in pages and chains of a CPU: objects of each cache, and bytes."""
+        cpu, pages, size = lane.cpu, 0, 0
+        loose = dict.fromkeys(self.heap.caches, 0)
+        for batch in lane.batches():
+            if batch.page:
+                pages += 1
+                frame = self.heap.frames.of_address(batch.page)
+                expect(
+                    frame is not None and (frame.state, frame.order) == (META, 0),
+                    f"the page at {batch.page:#x}, with pointers of cpu{cpu}, is not allocated",
+                )
+            for address in batch.items:
+                slab, cache = self.heap.slab_at(address)
+                if cache:
+                    self.of_cache(cache, address, lane.place)
+                    self.note(address, lane.place, cache)
+                    loose[cache] += 1
+                    size += cache.size
+                    continue
+                block = self.heap.frames.of_address(address)
+                large = block is not None and block.state == LARGE
+                good = slab is None and (large or address in VMALLOC)
+                expect(good, f"{address:#x} {lane.place} is no memory that can be freed")
+                size += PAGE << block.order if large else PAGE
+        self.counts["waiting"] += sum(loose.values())
+        expect(
+            pages == lane.pages,
+            f"the lane of cpu{cpu} has {pages} pages of pointers, counted {lane.pages}",
+        )
+        return loose, size
+
+    def lane(self, lane):
+        """What waits for a grace period on a CPU."""
+        cpu, linked = lane.cpu, []
+        loose, size = self.loose(lane)
+        for cache, count in loose.items():
+            part, rcu_free = cache.parts[cpu], dict(cache.cpus())[cpu][2]
+            closed = sum(sheaf.len for sheaf in cache.waiting(cpu))
+            name, size = f"cache {cache.name}:", size + closed * cache.size
+            expect(
+                count + closed == part.objects,
+                f"{name} {count + closed} objects wait for a grace period on cpu{cpu}, "
+                f"counted {part.objects}",
+            )
+            expect(
+                count == part.loose,
+                f"{name} {count} objects are in pages and chains of cpu{cpu}, counted {part.loose}",
+            )
+            is_open = rcu_free is not None
+            has, known = ("an", "none") if is_open else ("no", "one")
+            expect(
+                is_open == (part.since != 0),
+                f"{name} cpu{cpu} has {has} rcu_free sheaf, its lane knows of {known}",
+            )
+            has, what = ("has", "nothing") if part.is_linked else ("misses", "something")
+            expect(
+                part.is_linked == (is_open or closed > 0),
+                f"{name} the lane of cpu{cpu} {has} the cache, of which {what} is there",
+            )
+            linked += [part.address] if part.is_linked else []
+        expect(size == lane.bytes, f"{size} bytes wait on cpu{cpu}, counted {lane.bytes}")
+        found = list(lane.parts())
+        expect(
+            sorted(found) == sorted(linked),
+            f"the lane of cpu{cpu} has {len(found)} caches, {len(linked)} say to be there",
+        )
 
     def slab(self, slab):
         """One slab."""
@@ -177,6 +255,8 @@ class Walk:
             self.sheaves(cache)
             self.barns_and_lists(cache)
         self.deferred()
+        for lane in self.heap.lanes():
+            self.lane(lane)
         for head in self.heap.frames.blocks():
             size = 1 if head.state == BOOT else 1 << head.order
             kinds = {FREE: "free", LISTED: "free", LATER: "free", BAD: "bad", BOOT: "boot"}
@@ -190,7 +270,7 @@ class Walk:
             f"{self.objects} objects in {self.slabs} slabs of {len(self.heap.caches)} caches: "
             f"{self.objects - sum(counts.values())} allocated, {counts['free']} on freelists, "
             f"{counts['in_sheaves']} in sheaves, {counts['in_barns']} in barns, "
-            f"{counts['deferred']} deferred"
+            f"{counts['waiting']} waiting, {counts['deferred']} deferred"
         )
         yield (
             f"{sum(pages.values())} pages: {pages['free']} free, {pages['slabs']} slabs, "

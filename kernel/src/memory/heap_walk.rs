@@ -14,7 +14,7 @@ use crate::{
 
 /// How often a fault must be found, with time for the others to run in between: what they were
 /// in the middle of is over then.
-const TRIES: u32 = 20;
+pub const TRIES: u32 = 20;
 /// How long they run in between.
 const PAUSE_NS: u64 = 500_000;
 
@@ -51,12 +51,9 @@ pub fn walk() -> Result<Tally, Error> {
         let online = hotplug::read_lock();
         // So that no cache is created or destroyed just now.
         let caches = slabs().caches();
-        let walked = standstill::with(&online, || {
-            let mut room = ROOM.lock();
-            // SAFETY: nobody else runs, interrupts are off, and the list of caches is locked;
-            // NMIs do not use the allocator outside tests.
-            unsafe { slabs().walk(&mut room) }
-        });
+        // SAFETY: nobody else runs, interrupts are off, and the list of caches is locked;
+        // NMIs do not use the allocator outside tests.
+        let walked = standstill::with(&online, || unsafe { walk_at_rest() });
         drop((caches, online));
         let fault = match walked {
             None => return Err(Error::NoStandstill),
@@ -67,8 +64,28 @@ pub fn walk() -> Result<Tally, Error> {
         if tries == TRIES {
             return Err(Error::Fault(fault));
         }
-        sched::sleep_until(time::now_ns() + PAUSE_NS);
+        pause();
     }
+}
+
+/// Lets the others run for a while, after a fault that may come from what they are in the middle of.
+pub fn pause() {
+    sched::sleep_until(time::now_ns() + PAUSE_NS);
+}
+
+/// Walks the heap as it is.
+///
+/// # Errors
+///
+/// A [`Fault`], which may be because somebody was stopped in the middle of something.
+///
+/// # Safety
+///
+/// Nobody else runs, interrupts are off, no cache is created or destroyed.
+pub unsafe fn walk_at_rest() -> Result<Tally, Fault> {
+    let mut room = ROOM.lock();
+    // SAFETY: as the caller promises.
+    unsafe { slabs().walk(&mut room) }
 }
 
 /// What an address is in, while all other CPUs stand still. `None`: one does not stop. Task

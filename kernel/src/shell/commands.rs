@@ -8,6 +8,7 @@ mod cpu;
 mod fault;
 mod files;
 mod inspect;
+mod kfree_rcu;
 mod locks;
 mod machine;
 mod page_debug;

@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mm::Gfp;
@@ -25,6 +26,7 @@ kunit_suite! {
         the_heap_is_sound,
         the_heap_is_sound_while_others_allocate,
         objects_are_found_where_they_are,
+        batches_say_what_waits_for_what,
         caches_have_files,
         merged_caches_are_links,
         counters_count,
@@ -188,6 +190,60 @@ fn objects_are_found_where_they_are(_: &mut Ctx) -> Outcome {
     // SAFETY: not used any more.
     kassert_ok!(unsafe { slabs().destroy(cache) });
     kassert_eq!(heap_walk::whatis(8), Some(What::Nowhere));
+    Ok(())
+}
+
+/// While all stand still no grace period ends.
+fn batches_say_what_waits_for_what(_: &mut Ctx) -> Outcome {
+    const COUNT: usize = 150;
+    let spec = Spec::new("batched", 72).flags(Flags::NO_MERGE);
+    let cache = kassert_ok!(slabs().create(&spec));
+    let mut objects = Vec::new();
+    for _ in 0..COUNT {
+        objects.push(kassert_ok!(cache.alloc(Gfp::KERNEL)));
+    }
+    let mut text = String::with_capacity(16 << 10);
+    let looked = {
+        let online = hotplug::read_lock();
+        let _caches = slabs().caches();
+        standstill::with(&online, || {
+            for object in &objects {
+                // SAFETY: allocated above, and there is room for a head.
+                unsafe { slabs().kfree_rcu(*object, object.cast()) };
+            }
+            // SAFETY: nobody else runs.
+            unsafe {
+                let shown = write!(text, "{}", slabs().batches());
+                (shown, slabs().whatis(objects[0].addr().get()))
+            }
+        })
+    };
+    let (shown, what) = kassert_ok!(looked);
+    kassert_ok!(shown);
+    let lanes = text.matches("objects taken\n").count();
+    kassert!(lanes >= smp::online().count(), "{text}");
+    let awaited = match what {
+        What::Slab(slab) => slab.object.and_then(|object| object.awaited),
+        other => kfail!("{other}"),
+    };
+    let said = kassert_ok!(awaited, "{what}").to_string();
+    kassert!(what.to_string().contains(&format!(" ({said})")), "{what}");
+    kassert!(
+        text.contains(&format!(" ({said})\n")),
+        "no {said} in:\n{text}"
+    );
+    // Of a debug cache all are in pages.
+    if !cache.flags().intersects(Flags::DEBUG) {
+        kassert!(text.contains("\n  batched: "), "{text}");
+        kassert!(said.ends_with("; not over"), "{said}");
+    }
+    slabs().kvfree_rcu_barrier_on_cache(cache);
+    for file in ["rcu_waiting", "rcu_waiting_bytes"] {
+        kassert_eq!(text_of(&format!("/sys/kernel/slab/batched/{file}"))?, "0\n");
+    }
+    kassert!(!cache.has_in_flight());
+    // SAFETY: not used any more.
+    kassert_ok!(unsafe { slabs().destroy(cache) });
     Ok(())
 }
 
@@ -362,6 +418,17 @@ fn commands_answer(_: &mut Ctx) -> Outcome {
         ("slabtop everything", 2),
         ("kmem walk", 0),
         ("kmem 0xffff888000000000", 0),
+        ("batches", 0),
+        ("batches all", 2),
+        ("kfree_rcu 200", 0),
+        ("kfree_rcu 9 5000", 0),
+        ("kfree_rcu -d 9", 0),
+        ("kfree_rcu 2 20000", 0),
+        ("kfree_rcu", 2),
+        ("kfree_rcu -d", 2),
+        ("kfree_rcu 0", 2),
+        ("kfree_rcu 9 8", 2),
+        ("kfree_rcu 9 64 1", 2),
         ("kmem", 2),
         ("kmem here", 0),
         ("kmem here+0x40", 0),

@@ -75,7 +75,7 @@ shell_command! {
 of the slabs,\nhow many are full, partial and a CPU's own (here none is); objects of a slab, its \
 order, the share of\npartial slabs and of memory that objects use. Flags: * has other names (-a \
 shows them), A aligned to\ncache lines, P poisoned, a reclaimable, Z red zones, F checked, U \
-tracked.\nCACHE: how its objects lie, what every CPU and every node has of it, and its partial slabs.",
+tracked.\nCACHE: how its objects lie, what every CPU and every node has of it, how\nmany wait for grace periods, and its partial slabs.",
     arguments: (0, 1),
     complete: cache_names,
     run: slabinfo,
@@ -171,23 +171,23 @@ fn one(name: &str) -> Status {
 }
 
 /// Room for what is shown of one cache: not the heap's, and too much for a stack.
-struct Room {
-    now: Snapshot,
-    text: ArrayString<{ 12 << 10 }>,
+pub(super) struct Room {
+    pub(super) now: Snapshot,
+    pub(super) text: ArrayString<{ 12 << 10 }>,
 }
 
 platform::lock_class! {
     /// Room for what is shown of one cache.
-    struct SlabRoom = ("slab room", 8);
+    pub struct SlabRoom = ("slab room", 8);
 }
 
-static ROOM: Mutex<Room, Kernel, SlabRoom> = Mutex::new(Room {
+pub(super) static ROOM: Mutex<Room, Kernel, SlabRoom> = Mutex::new(Room {
     now: Snapshot::new(),
     text: ArrayString::new_const(),
 });
 
 /// A short text in no memory of the heap's. What does not fit is left out.
-fn text(text: fmt::Arguments<'_>) -> ArrayString<2048> {
+pub(super) fn text(text: fmt::Arguments<'_>) -> ArrayString<2048> {
     let mut room = ArrayString::new();
     let _ = room.write_fmt(text);
     room
@@ -196,7 +196,7 @@ fn text(text: fmt::Arguments<'_>) -> ArrayString<2048> {
 /// Prints a text about the heap. Until then the heap is as it says, so a test stops GDB here and
 /// has it say the same (`kernel/gdb/heap/same.py`).
 #[inline(never)]
-fn show(text: &str) {
+pub(super) fn show(text: &str) {
     crate::print!("{text}");
 }
 
