@@ -11,9 +11,12 @@ use mm::{
         text::{Destroys, plain_stack},
     },
 };
-use platform::hosted::{Hosted, Machine};
+use platform::{
+    Platform,
+    hosted::{Hosted, Machine},
+};
 
-use crate::world::{MIB, World, free, take};
+use crate::world::{MIB, World, free, rounds, take};
 
 fn world() -> World {
     let memory = Memory::builder().node(16 * MIB);
@@ -107,7 +110,7 @@ fn slabs_that_wait_are_freed_by_the_destroyer_after_one_grace_period() {
             arrows.find(|(name, _)| *name == "slab.waits").unwrap().1
         };
         let barriers = engine.stats().barriers;
-        for round in 0..20 {
+        for round in 0..rounds(2000, 30) {
             let before = waits(slabs);
             let cache = create(slabs, "typesafe", Flags::TYPESAFE_BY_RCU);
             free(cache, take(cache, 200));
@@ -115,6 +118,9 @@ fn slabs_that_wait_are_freed_by_the_destroyer_after_one_grace_period() {
                 // Now some of them wait by themselves.
                 cache.shrink();
                 assert!(waits(slabs) > before);
+                // Their callbacks come now, or now.
+                engine.hurry();
+                Hosted::park_until(Hosted::now_ns() + round * 20_000);
             }
             let usage = cache.usage();
             // SAFETY: the test's, and not used any more.

@@ -261,10 +261,12 @@ fn boxes_of_plain_caches_may_have_to_wait() {
 #[test]
 fn boxes_may_be_given_up_while_their_cache_goes() {
     let world = world(3);
-    let _slow = world.machine.on_interrupt(8, || {
-        std::thread::sleep(std::time::Duration::from_micros(20));
+    // Interrupts that take as long as the end of a cache.
+    let _slow = world.machine.on_interrupt(64, || {
+        std::thread::sleep(std::time::Duration::from_millis(2));
     });
     world.run_with_rcu(|slabs, _| {
+        const EACH: u64 = 20;
         let mut leaks = 0;
         for round in 0..rounds(2000, 80) {
             let (cache, maker) = (new(slabs), Maker::default());
@@ -275,7 +277,7 @@ fn boxes_may_be_given_up_while_their_cache_goes() {
             );
             let threads: Vec<_> = (1..3)
                 .map(|number| {
-                    let boxes: Vec<_> = (0..60).map(|n| maker.boxed(&cache, 10 + n)).collect();
+                    let boxes: Vec<_> = (0..EACH).map(|n| maker.boxed(&cache, 10 + n)).collect();
                     let places = Arc::clone(&places);
                     let cpu = CpuId::from_index(number).unwrap();
                     world.machine.spawn_on(cpu, move || {
@@ -283,13 +285,19 @@ fn boxes_may_be_given_up_while_their_cache_goes() {
                             let guard = rcu::hosted::read();
                             let found = places[at % 3].read(&guard).expect("one is there");
                             found.check();
+                            // In a section, and outside of it.
+                            let mut boxed = Some(boxed);
                             match at % 4 {
-                                0 => drop(places[at % 3].replace(Some(boxed))),
-                                1 => drop(boxed),
-                                _ => kfree_rcu(boxed),
+                                0 => drop(places[at % 3].replace(boxed.take())),
+                                1 => boxed.take().unwrap().free_rcu(),
+                                _ => {}
                             }
                             found.check();
                             drop(guard);
+                            match at % 4 {
+                                2 => drop(boxed),
+                                _ => boxed.into_iter().for_each(kfree_rcu),
+                            }
                         }
                     })
                 })
@@ -304,7 +312,7 @@ fn boxes_may_be_given_up_while_their_cache_goes() {
             drop(places);
             slabs.sync_lingering();
             slabs.kvfree_rcu_barrier();
-            assert_eq!(maker.dropped(), 3 + 2 * 60);
+            assert_eq!(maker.dropped(), 3 + 2 * EACH as u32);
             assert!(!slabs.caches().iter().any(KmemCache::is_dying));
             leaks += Reports::here().take().len();
         }
