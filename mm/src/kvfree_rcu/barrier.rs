@@ -90,6 +90,8 @@ impl<M: Machine> Slabs<M> {
     /// Waits until everything is free that was given to `kfree_rcu` before, whichever road it took. Task
     /// context, may sleep, not in a section, nor from a destructor.
     pub fn kvfree_rcu_barrier(&self) {
+        // What has been left to their destroyer is closed by nobody else.
+        self.sync_lingering();
         self.sync_deferred_rcu();
         let _barrier = self.kvfree_rcu.barrier.lock();
         self.close_all_open(true);
@@ -255,16 +257,20 @@ impl<M: Machine> Slabs<M> {
         if self.sync_deferred(cache) {
             did.deferred += 1;
         }
-        let mut any = false;
+        let (mut any, mut barred) = (false, false);
         for (cpu, part) in cache.parts() {
             // From here on nobody but the destroyer closes its open sheaf.
             if part.open_since() != 0 {
                 let _state = self.kvfree_rcu.lane(cpu).state.lock();
                 // SAFETY: with the lock, and no other is there.
                 unsafe { part.locked() }.bar();
-                any = true;
+                barred = true;
             }
-            any |= part.objects() > 0;
+            any |= barred || part.objects() > 0;
+        }
+        if barred {
+            // A barrier may be waiting for such a sheaf of a CPU that has gone.
+            self.kvfree_rcu.rested.wake_all();
         }
         let waits = cache.hands.any();
         if waits {
