@@ -257,6 +257,51 @@ fn boxes_of_plain_caches_may_have_to_wait() {
     });
 }
 
+/// A barrier waits for what others took while it waited for the grace period.
+#[test]
+fn barriers_wait_for_drops_that_are_under_way() {
+    struct Slow(Arc<AtomicU32>);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let world = world(3);
+    world.run_with_rcu(|slabs, _| {
+        let end = Arc::new(AtomicBool::new(false));
+        // Somebody who takes what he comes upon, at any time.
+        let other = {
+            let end = Arc::clone(&end);
+            world
+                .machine
+                .spawn_on(CpuId::from_index(1).unwrap(), move || {
+                    while !end.load(Ordering::Acquire) {
+                        slabs.flush_kvfree_rcu();
+                        Hosted::yield_now();
+                    }
+                })
+        };
+        let cache = RcuCache::new(slabs, "slow", Flags::empty()).unwrap();
+        let dropped = Arc::new(AtomicU32::new(0));
+        for round in 1..=rounds(2000, 150) as u32 {
+            let Ok(boxed) = cache.try_new(Slow(Arc::clone(&dropped)), Gfp::KERNEL) else {
+                panic!("no memory");
+            };
+            boxed.free_rcu();
+            if round % 2 == 0 {
+                slabs.kvfree_rcu_barrier();
+            } else {
+                slabs.kvfree_rcu_barrier_on_cache(cache.raw());
+            }
+            assert_eq!(dropped.load(Ordering::Relaxed), round);
+        }
+        end.store(true, Ordering::Release);
+        other.join();
+        cache.destroy().unwrap();
+    });
+}
+
 /// All CPUs give boxes up, and read others, while the cache is destroyed, or lingers. Each value is dropped once.
 #[test]
 fn boxes_may_be_given_up_while_their_cache_goes() {
