@@ -36,6 +36,8 @@ pub enum Kind {
     SlabRedZone,
     /// A free object of a debug cache was written to.
     SlabPoison,
+    /// An object in quarantine was written to.
+    SlabQuarantine,
     /// Bytes of a slab that nobody uses were written to.
     SlabPadding,
     /// What a debug cache keeps of an object was written to.
@@ -71,6 +73,7 @@ impl Kind {
             Self::BadPerCpuAddress => "free of a bad per-CPU address",
             Self::SlabRedZone => "a slab object's red zone was written to",
             Self::SlabPoison => "a free slab object was written to",
+            Self::SlabQuarantine => "a slab object in quarantine was written to",
             Self::SlabPadding => "padding of a slab was written to",
             Self::SlabInfo => "what is kept of a slab object was written to",
             Self::SlabFreelist => "a slab's freelist is damaged",

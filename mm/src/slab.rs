@@ -41,6 +41,7 @@ mod percpu;
 mod prefill;
 mod rcu_free;
 pub mod records;
+pub mod quarantine;
 mod refill;
 mod registry;
 mod room;
@@ -103,6 +104,8 @@ pub struct Slabs<M: Machine> {
     pub(crate) kvfree_rcu: KvfreeRcu<M>,
     /// `debug::Switches::new()`.
     pub(crate) debug: debug::Switches<M>,
+    /// `quarantine::Quarantine::new()`.
+    pub(crate) quarantine: quarantine::Quarantine<M>,
     /// All caches there are.
     registry: Registry<M>,
     /// Those that are to be taken apart.

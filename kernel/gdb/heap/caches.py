@@ -165,6 +165,9 @@ class Cache:
             sheaf = Sheaf(f"waiting for a grace period on cpu{cpu}", next)
             yield sheaf
             next, seen = sheaf.next, seen + 1
+    def quarantined(self):
+        """Each CPU, with the count of its objects in that one's quarantine."""
+        return {cpu: number(own["quarantined"]) for cpu, own in self.per_cpu()}
 
     def cpus(self):
         """Each CPU, with its main, spare and rcu_free sheaf (None: it has none)."""
@@ -259,6 +262,22 @@ class Heap:
     def lanes(self):
         """Every CPU's lane."""
         return [Lane(self, cpu) for cpu in self.cpus]
+
+    def quarantined(self):
+        """The objects in quarantine, with their CPU."""
+        cpus = self.slabs["quarantine"]["cpus"]
+        entry = kind("mm::slab::quarantine::fifo::Entry").sizeof
+        for cpu in self.cpus:
+            fifo = at("mm::slab::quarantine::fifo::Fifo", where(cpus[cpu]["fifo"]["value"]))
+            next, index = number(fifo["first"]), number(fifo["begin"])
+            for _ in range(number(fifo["len"])):
+                segment = at("mm::slab::quarantine::fifo::Segment", next)
+                entries = segment["entries"]
+                # An entry begins with the object.
+                yield word(where(entries) + index * entry), cpu
+                index += 1
+                if index == entries.type.sizeof // entry:
+                    next, index = number(segment["next"]), 0
 
 
 # The allocator's static.

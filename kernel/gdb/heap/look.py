@@ -56,6 +56,9 @@ def place_of(heap, cache, slab, index, address):
         for batch in lane.batches():
             if address in batch.items:
                 return f"free: {lane.place} ({awaited(heap, batch.cookie)})"
+    for object, cpu in heap.quarantined():
+        if object == address:
+            return f"free: quarantined on cpu{cpu}"
     if cache.has("DEBUG"):
         state = address + cache.tracks
         mixed = (state << 23 | state >> 41) & MASK
@@ -117,7 +120,8 @@ def one_cache(cache):
     )
     yield (
         f"sheaves of {cache.sheaf_capacity} objects, {cache.min_partial} empty slabs kept, "
-        f"{cache.deferred} frees deferred, {cache.flag_names()}"
+        f"{cache.deferred} frees deferred, {sum(cache.quarantined().values())} quarantined, "
+        f"{cache.flag_names()}"
     )
     for alias in cache.aliases():
         yield f"also called {alias}"

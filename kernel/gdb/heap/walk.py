@@ -22,9 +22,10 @@ class Walk:
 
     def __init__(self, heap):
         self.heap = heap
-        # Where each object is that is in a sheaf or deferred; by address.
+        # Where each object is that is in a sheaf, deferred or in quarantine; by address.
         self.places = {}
-        self.counts = dict.fromkeys(("free", "in_sheaves", "in_barns", "waiting", "deferred"), 0)
+        places = ("free", "in_sheaves", "in_barns", "waiting", "deferred", "quarantined")
+        self.counts = dict.fromkeys(places, 0)
         self.pages = dict.fromkeys(("free", "slabs", "large", "other", "bad", "boot"), 0)
         # By cache and node: slabs, objects, waiting, partial, full.
         self.found = {}
@@ -193,6 +194,26 @@ class Walk:
             f"the lane of cpu{cpu} has {len(found)} caches, {len(linked)} say to be there",
         )
 
+    def quarantined(self):
+        """What is in quarantine."""
+        found = {}
+        for address, cpu in self.heap.quarantined():
+            where = f"quarantined on cpu{cpu}"
+            _, cache = self.heap.slab_at(address)
+            expect(cache, f"{address:#x}, {where}, is no object of a cache")
+            self.of_cache(cache, address, where)
+            self.note(address, where, cache)
+            found[cache, cpu] = found.get((cache, cpu), 0) + 1
+            self.counts["quarantined"] += 1
+        for cache in self.heap.caches:
+            for cpu, counted in cache.quarantined().items():
+                count = found.get((cache, cpu), 0)
+                expect(
+                    count == counted,
+                    f"cache {cache.name}: {count} objects are quarantined on cpu{cpu}, "
+                    f"counted {counted}",
+                )
+
     def slab(self, slab):
         """One slab."""
         cache = self.heap.by_address.get(slab.owner)
@@ -257,6 +278,7 @@ class Walk:
         self.deferred()
         for lane in self.heap.lanes():
             self.lane(lane)
+        self.quarantined()
         for head in self.heap.frames.blocks():
             size = 1 if head.state == BOOT else 1 << head.order
             kinds = {FREE: "free", LISTED: "free", LATER: "free", BAD: "bad", BOOT: "boot"}
@@ -270,7 +292,8 @@ class Walk:
             f"{self.objects} objects in {self.slabs} slabs of {len(self.heap.caches)} caches: "
             f"{self.objects - sum(counts.values())} allocated, {counts['free']} on freelists, "
             f"{counts['in_sheaves']} in sheaves, {counts['in_barns']} in barns, "
-            f"{counts['waiting']} waiting, {counts['deferred']} deferred"
+            f"{counts['waiting']} waiting, {counts['deferred']} deferred, "
+            f"{counts['quarantined']} quarantined"
         )
         yield (
             f"{sum(pages.values())} pages: {pages['free']} free, {pages['slabs']} slabs, "

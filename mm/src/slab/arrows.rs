@@ -198,6 +198,24 @@ arrows! {
     LingerGone = "linger.gone",
     /// lingering -> zombie.
     LingerZombie = "linger.zombie",
+    /// A freed object is in quarantine.
+    QuarantineEnter = "quarantine.enter",
+    /// It leaves, for others that were freed later.
+    QuarantineLeave = "quarantine.leave",
+    /// It leaves with all others of its cache.
+    QuarantineFlush = "quarantine.flush",
+    /// It leaves with all others of its CPU, or because the limit is lower.
+    QuarantineDrain = "quarantine.drain",
+    /// It was written to in quarantine.
+    QuarantineWritten = "quarantine.written",
+    /// It is freed once more while it is in quarantine.
+    QuarantineDouble = "quarantine.double",
+    /// It is larger than all that may be in quarantine.
+    QuarantineTooLarge = "quarantine.too_large",
+    /// The lock of the quarantine was taken.
+    QuarantineBusy = "quarantine.busy",
+    /// There was no page for the quarantine.
+    QuarantineNoMemory = "quarantine.no_memory",
 
     /// (Debug caches) an object of a fresh slab is free.
     DebugMade = "debug.made",

@@ -23,6 +23,7 @@ use super::{
     linger::Lingering,
     node::Node,
     records::Records,
+    quarantine,
     registry::Registry,
 };
 use crate::{Gfp, Mm, kvfree_rcu::KvfreeRcu};
@@ -98,6 +99,7 @@ impl<M: Machine> Slabs<M> {
                 deferred: _,
                 kvfree_rcu: _,
                 debug: _,
+                quarantine: _,
                 registry: _,
                 gone: _,
                 lingering: _,
@@ -118,6 +120,7 @@ impl<M: Machine> Slabs<M> {
             (&raw mut (*this).deferred).write(deferred::Deferred::new());
             KvfreeRcu::new_in(&raw mut (*this).kvfree_rcu);
             (&raw mut (*this).debug).write(debug::Switches::new());
+            (&raw mut (*this).quarantine).write(quarantine::Quarantine::new());
             (&raw mut (*this).registry).write(Registry::new());
             (&raw mut (*this).gone).write(Gone::new());
             (&raw mut (*this).lingering).write(Lingering::new());
@@ -253,6 +256,9 @@ impl<M: Machine> Slabs<M> {
     /// waited for a grace period has gone.
     pub unsafe fn stop(&self) -> usize {
         self.sync_lingering();
+        for cpu in M::possible_cpus().iter() {
+            self.quarantine_drain(cpu, 0);
+        }
         // SAFETY: nobody takes a cache apart but this.
         let all = || unsafe { self.caches_unlocked() };
         all().for_each(KmemCache::die);

@@ -183,7 +183,7 @@ impl<M: Machine> KmemCache<M> {
         let hooks = self.hooks();
         // SAFETY: as the caller promises.
         unsafe {
-            if hooks.intersects(Hooks::DEBUG | Hooks::DYING) {
+            if hooks.intersects(Hooks::DEBUG | Hooks::DYING | Hooks::QUARANTINE) {
                 for object in objects {
                     self.free(*object);
                 }

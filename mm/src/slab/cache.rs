@@ -40,6 +40,8 @@ bitflags::bitflags! {
         const DEBUG = 1 << 5;
         /// The cache is going, or gone: nothing goes into sheaves any more.
         const DYING = 1 << 6;
+        /// Objects that are freed wait in quarantine before they are reused.
+        const QUARANTINE = 1 << 7;
     }
 }
 

@@ -255,6 +255,9 @@ impl<M: Machine> Slabs<M> {
             nodes[id.index()].store(node.as_ptr(), Ordering::Relaxed);
         }
         let mut hooks = self.debug.hooks_for(plan.flags, plan.constructor.is_some());
+        hooks |= self
+            .quarantine
+            .hooks_for(plan.flags, plan.constructor.is_some());
         hooks.set(Hooks::NUMA, mm.nodes().count() > 1);
         let cache = KmemCache {
             cpus,

@@ -9,7 +9,7 @@
 //!   asked for
 //! - `validate`: looking at a whole cache
 //! - `leave`: what is left of a cache that is destroyed
-//! - `found`: the one form of all reports; `plain`: those about plain caches
+//! - `found`: the one form of all reports; `plain`, `quarantined`: those about plain caches
 //! - `switches`, [`options`]: what is on, and `slub_debug=`
 
 mod check;
@@ -21,6 +21,7 @@ mod parts;
 mod path;
 pub mod pattern;
 mod plain;
+mod quarantined;
 mod requested;
 mod setup;
 mod switches;

@@ -1,7 +1,7 @@
 //! Destruction of caches. States and who holds a cache: [`late`](super::late).
 //!
 //! What is in the cache goes back in this order: deferred frees (to slabs, since nothing else takes
-//! anything any more), the sheaves of all CPUs, taken from where the destroyer runs, the barns,
+//! anything any more), what is in quarantine, the sheaves of all CPUs, taken from where the destroyer runs, the barns,
 //! and at last the slabs, which are empty by then, unless objects are in use.
 
 use core::{fmt, ptr::NonNull};
@@ -145,6 +145,8 @@ impl<M: Machine> Slabs<M> {
         // SAFETY: as the caller promises. First what waits for a grace period, or is deferred, as that comes by all that follows.
         unsafe {
             self.end_in_flight(cache, wait, did);
+            // After all that frees objects later, which may have put some there before the cache was dying.
+            cache.quarantine_flush();
             cache.empty();
         }
     }
@@ -225,12 +227,13 @@ impl<M: Machine> KmemCache<M> {
 }
 
 impl<M: Machine> Slabs<M> {
-    /// Gives back the sheaves of a CPU that has gone, of all caches. May sleep.
+    /// Gives back what is in the quarantine of a CPU that has gone, and its sheaves of all caches. May sleep.
     ///
     /// # Safety
     ///
     /// The CPU does not run, will not while this does, and what it did came before this.
     pub unsafe fn flush_offline(&self, cpu: platform::CpuId) {
+        self.quarantine_drain(cpu, 0);
         let caches: Caches<'_, M> = self.caches();
         // The destroyer empties those that are dying: it may be at it.
         for cache in caches.iter().filter(|cache| !cache.is_dying()) {

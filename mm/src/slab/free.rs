@@ -117,6 +117,9 @@ impl<M: Machine> KmemCache<M> {
             if hooks.intersects(Hooks::DEBUG | Hooks::DYING) {
                 return self.free_past_sheaves(hooks, object, caller);
             }
+            if hooks.contains(Hooks::QUARANTINE) && self.quarantine(hooks, object, caller) {
+                return;
+            }
             self.hook_free(hooks, object);
             self.free_here(hooks.contains(Hooks::NUMA), object, caller);
         }

@@ -13,7 +13,8 @@ impl Hooks {
     pub(crate) const FREE: Self = Self::ZERO_ON_FREE
         .union(Self::PROFILE)
         .union(Self::DEBUG)
-        .union(Self::DYING);
+        .union(Self::DYING)
+        .union(Self::QUARANTINE);
     /// What is done with the object that is freed, wherever it goes.
     pub(crate) const FREED: Self = Self::ZERO_ON_FREE.union(Self::PROFILE);
 }

@@ -102,6 +102,9 @@ pub(crate) struct CpuSlab<M: Machine> {
     pub kept: AtomicU64,
     /// What waits for a grace period, but for what is in the open sheaf.
     pub part: Part<M>,
+    /// The cache's objects in this CPU's [quarantine](super::quarantine), and those that are just leaving it. Changed by who has that
+    /// one's lock, whatever CPU it runs on.
+    pub quarantined: AtomicU64,
 }
 
 #[cfg(not(model))]
@@ -121,6 +124,7 @@ impl<M: Machine> CpuSlab<M> {
             home: pair_of(home),
             kept: AtomicU64::new(0),
             part: Part::new(cache),
+            quarantined: AtomicU64::new(0),
         }
     }
 }

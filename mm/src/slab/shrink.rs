@@ -14,11 +14,12 @@ use crate::{
 };
 
 impl<M: Machine> KmemCache<M> {
-    /// Gives back what the cache could do without: what is in CPUs' sheaves and barns, then
+    /// Gives back what the cache could do without: what is in quarantine, in CPUs' sheaves and barns, then
     /// empty slabs. About how many frames were freed; not those that wait for a grace period
     /// (TYPESAFE_BY_RCU). Task context that may sleep.
     pub fn shrink(&self) -> usize {
         let before = self.frames_glance();
+        self.quarantine_flush();
         self.drain_all();
         self.empty_barns();
         self.shrink_nodes();
@@ -40,7 +41,7 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// Frames of its slabs, about: smaller ones count as the others.
-    fn frames_glance(&self) -> usize {
+    pub(super) fn frames_glance(&self) -> usize {
         // Relaxed: a statistic.
         let slabs = self
             .all_nodes()
@@ -48,10 +49,11 @@ impl<M: Machine> KmemCache<M> {
         (slabs.sum::<u64>() as usize) << self.layout.order
     }
 
-    /// Frames that its barns' objects fill, about.
+    /// Frames that its barns' objects fill, and those in quarantine, about.
     fn idle_glance(&self) -> usize {
         let full: usize = self.all_nodes().map(|node| node.barn.glance().0).sum();
-        full * self.capacity() as usize * self.layout.size as usize / PAGE_SIZE
+        let objects = full * self.capacity() as usize + self.quarantined() as usize;
+        objects * self.layout.size as usize / PAGE_SIZE
     }
 
     /// Flushes every CPU's sheaves of a live cache, and frees them; one that is offline has none.
@@ -129,7 +131,7 @@ impl<M: Machine> KmemCache<M> {
     }
 }
 
-/// When memory is short barns are emptied and empty slabs given back, first those of all
+/// When memory is short quarantines are emptied, then barns are, and empty slabs given back, first those of all
 /// caches; if that is not enough, CPUs' sheaves are flushed, too.
 impl<M: Machine> Shrink for Slabs<M> {
     fn name(&self) -> &'static str {
@@ -148,7 +150,7 @@ impl<M: Machine> Shrink for Slabs<M> {
         let Some(caches) = self.try_caches() else {
             return 0;
         };
-        let mut freed = 0;
+        let mut freed = self.quarantine_empty(&caches) as u64;
         for shrink in [KmemCache::shrink_idle, KmemCache::shrink] {
             for cache in caches.iter().filter(|cache| !cache.is_dying()) {
                 if freed >= wanted.frames {

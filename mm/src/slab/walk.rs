@@ -10,6 +10,7 @@
 //! | in a full sheaf of a node's barn | looking at every node of every cache |
 //! | waiting for a grace period | looking at every CPU's lane ([`kvfree_rcu`](crate::kvfree_rcu)) |
 //! | deferred: freed where no lock could be waited for, and still to be taken in | the CPUs' deferred lists |
+//! | in quarantine | the CPUs' quarantines |
 //! | allocated | none of these |
 //!
 //! | the walk compares | with |
@@ -25,6 +26,7 @@
 //! | slabs and objects of a node | the node's counts; slabs of the list, its length |
 //! | deferred objects | the cache's count of them |
 //! | what waits on a lane | each cache's counts of it, the lane's of bytes and pages, its list of caches; which of them have an open sheaf |
+//! | objects in quarantine | the cache's count of them, for each CPU |
 //!
 //! # How, without memory
 //!
@@ -78,6 +80,8 @@ pub struct Tally {
     pub waiting: u64,
     /// Freed and not taken in yet.
     pub deferred: u64,
+    /// In quarantine.
+    pub quarantined: u64,
     /// Page frames by what they are.
     pub pages: PageTally,
 }
@@ -102,7 +106,8 @@ pub struct PageTally {
 impl Tally {
     /// Objects that somebody uses.
     pub const fn allocated(&self) -> u64 {
-        self.objects - self.free - self.in_sheaves - self.in_barns - self.waiting - self.deferred
+        let lying = self.in_sheaves + self.in_barns + self.waiting + self.deferred;
+        self.objects - self.free - lying - self.quarantined
     }
 }
 
@@ -111,7 +116,7 @@ impl fmt::Display for Tally {
         writeln!(
             f,
             "{} objects in {} slabs of {} caches: {} allocated, {} on freelists, {} in sheaves, \
-             {} in barns, {} waiting, {} deferred",
+             {} in barns, {} waiting, {} deferred, {} quarantined",
             self.objects,
             self.slabs,
             self.caches,
@@ -120,7 +125,8 @@ impl fmt::Display for Tally {
             self.in_sheaves,
             self.in_barns,
             self.waiting,
-            self.deferred
+            self.deferred,
+            self.quarantined
         )?;
         let PageTally {
             free,

@@ -267,6 +267,11 @@ impl<M: Machine> KmemCache<M> {
                     at = Some((At::Waiting(cpu), Some(awaited(cpu, cookie))));
                 }
             });
+            self.slabs().for_each_quarantined(|cpu, entry| {
+                if entry.object == object {
+                    at = Some((At::Quarantined(cpu), None));
+                }
+            });
         }
         at
     }

@@ -194,7 +194,7 @@ fn a_slab_that_says_to_be_elsewhere_is_found() {
 
 #[test]
 fn what_only_the_allocator_could_do_wrong_is_found() {
-    let faults: [(Plant, &str); 15] = [
+    let faults: [(Plant, &str); 16] = [
         (
             Plant::LostSheaf,
             "cache planted: CPUs and barns have 1 sheaves, counted 2",
@@ -227,6 +227,10 @@ fn what_only_the_allocator_could_do_wrong_is_found() {
         (
             Plant::DeferredCount,
             "cache planted: 0 frees are deferred, counted 1",
+        ),
+        (
+            Plant::QuarantinedCount,
+            "cache planted: 0 objects are quarantined on cpu0, counted 1",
         ),
         (
             Plant::Unlisted,

@@ -244,7 +244,7 @@ fn one_cache_is_shown_with_what_every_cpu_and_node_has() {
         assert_eq!(
             next(),
             format!(
-                "sheaves of 62 objects, {least} empty slabs kept, 0 frees deferred, flags NO_MERGE"
+                "sheaves of 62 objects, {least} empty slabs kept, 0 frees deferred, 0 quarantined, flags NO_MERGE"
             )
         );
         assert_eq!(next(), "cpu0: main 26/62 spare - rcu_free - waiting 0");

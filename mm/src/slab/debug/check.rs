@@ -128,6 +128,7 @@ impl<M: Machine> KmemCache<M> {
             object: None,
             what,
             place: None,
+            freed: None,
             then,
             caller,
         }
@@ -167,6 +168,7 @@ impl<M: Machine> KmemCache<M> {
         let (kind, then) = match bytes.part {
             Part::RedLeft | Part::RedRight => (Kind::SlabRedZone, Then::Restored),
             Part::Poison => (Kind::SlabPoison, Then::Isolated),
+            Part::Quarantined => (Kind::SlabQuarantine, Then::Freed),
             Part::Alignment | Part::Padding | Part::SlabPadding => {
                 (Kind::SlabPadding, Then::Restored)
             }

@@ -46,6 +46,8 @@ pub(crate) enum Then {
     Cut,
     /// The slab and the cache stay until the object is freed.
     Kept,
+    /// The object is free from now on, as it would be anyway.
+    Freed,
 }
 
 impl fmt::Display for Then {
@@ -58,6 +60,7 @@ impl fmt::Display for Then {
             Self::IsolatedAndRelinked => {
                 "the object is isolated: never used again; the freelist is made anew without it"
             }
+            Self::Freed => "the object is freed all the same",
             Self::Kept => "slab and cache stay until it is freed",
             Self::Cut => "the freelist is cut there: what hung behind is never used again",
         })
@@ -76,6 +79,8 @@ pub(crate) struct Found<'a, M: Machine> {
     pub what: fmt::Arguments<'a>,
     /// Where in the slab, and how many bytes.
     pub place: Option<(NonNull<u8>, usize)>,
+    /// Who freed it, where that is not kept with the object.
+    pub freed: Option<Track>,
     pub then: Then,
     /// Who made the call that found it.
     pub caller: Option<&'static Location<'static>>,
@@ -154,6 +159,9 @@ impl<M: Machine> Found<'_, M> {
     }
 
     fn tracks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(freed) = &self.freed {
+            write!(f, "\n  freed {}", Ago(freed, M::now_ns()))?;
+        }
         let Some(object) = self.object.filter(|_| self.cache.is_debug()) else {
             return Ok(());
         };

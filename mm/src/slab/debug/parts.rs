@@ -17,6 +17,8 @@ pub(crate) enum Part {
     RedRight,
     /// The object, while it is free.
     Poison,
+    /// The object, while it is in quarantine.
+    Quarantined,
     /// Between the object and what is kept behind it, without red zones.
     Alignment,
     /// Behind all that is kept of the object.
@@ -31,6 +33,7 @@ impl fmt::Display for Part {
             Self::RedLeft => "left red zone",
             Self::RedRight => "right red zone",
             Self::Poison => "free object",
+            Self::Quarantined => "object in quarantine",
             Self::Alignment => "padding behind the object",
             Self::Padding => "padding between objects",
             Self::SlabPadding => "padding behind the last object",

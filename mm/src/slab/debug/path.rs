@@ -260,6 +260,7 @@ impl<M: Machine> KmemCache<M> {
             object: None,
             what,
             place: None,
+            freed: None,
             then: Then::Refused,
             caller: Some(caller),
         };

@@ -50,6 +50,8 @@ enum Kind {
     OfNodes(fn(&Usage) -> u64),
     ObjectsPerSlab,
     Order,
+    /// For each CPU.
+    Quarantined,
     DefragRatio,
     SheafCapacity,
     Shrink,
@@ -129,6 +131,7 @@ static ATTRIBUTES: &[Attribute] = &[
         "rcu_waiting_bytes",
         Kind::OfLanes(|layout| layout.size.into()),
     ),
+    of("quarantined", Kind::Quarantined),
     of("reclaim_account", Kind::Flag(Flags::RECLAIM_ACCOUNT)),
     of("red_zone", Kind::Flag(Flags::RED_ZONE)),
     of("remote_node_defrag_ratio", Kind::DefragRatio),
@@ -240,6 +243,13 @@ impl Attribute {
                     .map(|(node, usage)| (node.number(), part(&usage)))
                     .collect();
                 return show_parts(out, 'N', &parts);
+            }
+            Kind::Quarantined => {
+                let parts: ArrayVec<_, MAX_CPUS> = M::possible_cpus()
+                    .iter()
+                    .map(|cpu| (cpu.number(), cache.quarantined_on(cpu)))
+                    .collect();
+                return show_parts(out, 'C', &parts);
             }
             Kind::Counter(stat) => {
                 let parts: ArrayVec<_, MAX_CPUS> = M::possible_cpus()

@@ -136,10 +136,11 @@ impl<M: Machine> fmt::Display for OneCache<'_, '_, M> {
         )?;
         writeln!(
             f,
-            "sheaves of {} objects, {} empty slabs kept, {} frees deferred, {}{}",
+            "sheaves of {} objects, {} empty slabs kept, {} frees deferred, {} quarantined, {}{}",
             cache.sheaf_capacity.load(Relaxed),
             cache.min_partial.load(Relaxed),
             cache.deferred.load(Relaxed),
+            cache.quarantined(),
             if cache.flags().is_empty() {
                 "no flags"
             } else {

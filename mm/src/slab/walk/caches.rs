@@ -2,7 +2,7 @@
 
 use core::{ops::ControlFlow, ptr::NonNull};
 
-use platform::sync::Ordering::Relaxed;
+use platform::{MAX_CPUS, sync::Ordering::Relaxed};
 
 use super::{At, Fault, Problem, Room, Tally};
 use crate::{
@@ -38,6 +38,11 @@ impl<M: Machine> Slabs<M> {
                 return Err(Fault::general(Problem::PagesHeld(cpu)));
             }
         }
+        for cpu in M::possible_cpus().iter() {
+            if self.quarantine.cpus[cpu.index()].fifo.holder().is_some() {
+                return Err(Fault::general(Problem::QuarantineHeld(cpu)));
+            }
+        }
         // SAFETY: nobody else runs, here and below.
         for cache in unsafe { self.caches_unlocked() } {
             for (cpu, of_cpu) in cache.cpus.iter() {
@@ -69,6 +74,7 @@ impl<M: Machine> Slabs<M> {
                 cache.count_sheaves()?;
                 cache.walk_deferred(tally)?;
                 cache.walk_waiting(tally)?;
+                cache.walk_quarantine(tally)?;
             }
             for node in cache.all_nodes() {
                 node.walked.clear();
@@ -115,7 +121,7 @@ impl<M: Machine> Slabs<M> {
         Ok(())
     }
 
-    /// Fills the table with what lies between two frames in sheaves, barns and deferred lists;
+    /// Fills the table with what lies between two frames in sheaves, barns, deferred lists and quarantines;
     /// the end of the window for which there was room.
     pub(super) unsafe fn fill(&self, room: &mut Room, from: Pfn, end: Pfn) -> Pfn {
         let base = self.mm().layout().direct_map();
@@ -155,6 +161,9 @@ impl<M: Machine> Slabs<M> {
                     if self.cache_of(object).is_some() {
                         add(object.addr().get(), At::Waiting(cpu));
                     }
+                });
+                self.for_each_quarantined(|cpu, entry| {
+                    add(entry.object.addr().get(), At::Quarantined(cpu));
                 });
             };
             let smaller = self.smaller(from, to);
@@ -317,6 +326,32 @@ impl<M: Machine> KmemCache<M> {
         let counted = self.deferred.load(Relaxed);
         if found != counted {
             return Err(self.fault(Problem::Deferred(found, counted)));
+        }
+        Ok(())
+    }
+
+    unsafe fn walk_quarantine(&self, tally: &mut Tally) -> Result<(), Fault> {
+        let map = *self.slabs().mm().frames();
+        let mut found = [0; MAX_CPUS];
+        let mut result = Ok(());
+        // SAFETY: nobody else runs.
+        unsafe {
+            self.slabs().for_each_quarantined(|cpu, entry| {
+                let slab = Slab::<M>::of_address(map, entry.object.addr().get());
+                if slab.is_some_and(|slab| self.owns(slab)) {
+                    found[cpu.index()] += 1;
+                    let checked = self.walk_object(At::Quarantined(cpu), entry.object);
+                    result = result.and(checked);
+                }
+            });
+        }
+        result?;
+        for cpu in M::possible_cpus().iter() {
+            let (found, counted) = (found[cpu.index()], self.quarantined_on(cpu));
+            if found != counted {
+                return Err(self.fault(Problem::Quarantined(cpu, found, counted)));
+            }
+            tally.quarantined += found;
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub enum At {
     Deferred(CpuId),
     /// It is the memory of a sheaf, so it is allocated.
     IsSheaf,
+    /// Freed, and in a CPU's quarantine.
+    Quarantined(CpuId),
 }
 
 impl At {
@@ -46,6 +48,7 @@ impl At {
             Self::Deferred(cpu) => (6, cpu.number()),
             Self::IsSheaf => (7, 0),
             Self::Waiting(cpu) => (8, cpu.number()),
+            Self::Quarantined(cpu) => (9, cpu.number()),
         };
         kind << 8 | number as u16
     }
@@ -64,6 +67,7 @@ impl At {
             5 => Self::BarnEmpty(node),
             6 => Self::Deferred(cpu),
             8 => Self::Waiting(cpu),
+            9 => Self::Quarantined(cpu),
             _ => Self::IsSheaf,
         }
     }
@@ -74,6 +78,7 @@ impl fmt::Display for At {
         match self {
             Self::Freelist => f.write_str("on its slab's freelist"),
             Self::Deferred(cpu) => write!(f, "deferred on cpu{cpu}"),
+            Self::Quarantined(cpu) => write!(f, "quarantined on cpu{cpu}"),
             Self::IsSheaf => f.write_str("in use as a sheaf"),
             Self::Main(cpu) => write!(f, "in the main sheaf of cpu{cpu}"),
             Self::Spare(cpu) => write!(f, "in the spare sheaf of cpu{cpu}"),
@@ -92,6 +97,8 @@ pub enum Problem {
     SheavesHeld(CpuId),
     /// A CPU has the lock of its page lists.
     PagesHeld(CpuId),
+    /// The lock of a CPU's quarantine is held.
+    QuarantineHeld(CpuId),
     /// The lock of a node's barn is held.
     BarnHeld(NodeId),
     /// The lock of a node's lists is held.
@@ -141,6 +148,8 @@ pub enum Problem {
     Unfreeable(At, usize),
     /// The lock of a CPU's lane is held.
     LaneHeld(CpuId),
+    /// Objects in a CPU's quarantine: found, counted.
+    Quarantined(CpuId, u64, u64),
     /// A slab belongs to nothing that is a cache.
     Owner(Pfn, usize),
     /// A slab's order, and the objects that its word has.
@@ -197,6 +206,7 @@ impl fmt::Display for Problem {
         match self {
             Self::SheavesHeld(cpu) => write!(f, "cpu{cpu} is using its sheaves"),
             Self::PagesHeld(cpu) => write!(f, "cpu{cpu} is using its page lists"),
+            Self::QuarantineHeld(cpu) => write!(f, "the quarantine of cpu{cpu} is locked"),
             Self::BarnHeld(node) => write!(f, "the barn of node {node} is locked"),
             Self::ListHeld(node) => write!(f, "the lists of node {node} are locked"),
             Self::Pages(fault) => write!(f, "pages: {fault}"),
@@ -281,6 +291,12 @@ impl fmt::Display for Problem {
                 write!(f, "{memory:#x} {at} is no memory that can be freed")
             }
             Self::LaneHeld(cpu) => write!(f, "the lane of cpu{cpu} is locked"),
+            Self::Quarantined(cpu, found, counted) => {
+                write!(
+                    f,
+                    "{found} objects are quarantined on cpu{cpu}, counted {counted}"
+                )
+            }
             Self::Owner(slab, owner) => {
                 write!(f, "slab {slab} belongs to {owner:#x}, which is no cache")
             }

@@ -35,6 +35,8 @@ pub enum Plant {
     ObjectCount,
     /// The count of deferred frees is one too high.
     DeferredCount,
+    /// The count of objects in the quarantine of CPU 0 is one too high.
+    QuarantinedCount,
     /// A partial slab is not on its list, and says to be.
     Unlisted,
     /// A partial slab is on the list of full ones.
@@ -121,6 +123,7 @@ impl<M: Machine> KmemCache<M> {
             Plant::SlabCount => Self::one_more(&self.a_node().slabs),
             Plant::ObjectCount => Self::one_more(&self.a_node().objects),
             Plant::DeferredCount => Self::one_more(&self.deferred),
+            Plant::QuarantinedCount => Self::one_more(&self.cpus.on(CpuId::BOOT).quarantined),
             Plant::Unlisted => {
                 let (node, slab) = (self.a_node(), self.partial().next().expect("one"));
                 node.lists.lock().partial.remove(slab);

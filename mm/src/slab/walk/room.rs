@@ -11,7 +11,7 @@ const BITS: usize = 64;
 /// Bits of an entry that say where.
 const AT_BITS: u32 = 16;
 
-/// Room for a [walk](super): a table of objects that are in sheaves, barns or deferred, and a
+/// Room for a [walk](super): a table of objects that are in sheaves, barns, deferred or in quarantine, and a
 /// mark for each object of one slab.
 pub struct Room {
     /// Address in units of 8 bytes, and [`At`].
