@@ -183,6 +183,41 @@ fn damaged(seen: &mut Seen) {
     });
 }
 
+/// What is written to in quarantine, freed twice, too large, or without a page for it.
+fn quarantined(seen: &mut Seen) {
+    let memory = Memory::builder().node(8 * MIB);
+    run(Machine::builder(), memory, |world| {
+        let plain = |name, size| Spec::new(name, size).flags(Flags::NO_MERGE);
+        let cache = create(world, &plain("quarantined", 64));
+        let large = create(world, &plain("large", 300));
+        let held: Vec<_> = (0..4).map(|_| alloc(cache)).collect();
+        let one_large = alloc(large);
+        world.slabs.set_quarantine(200);
+        world.mm.debug().faults(|faults| faults.fail_nth(1));
+        for object in &held {
+            free(cache, *object);
+        }
+        assert!(!world.mm.debug().faults(|faults| faults.pending()));
+        free(large, one_large);
+        let reported = |kind| assert_eq!(Reports::here().expect(kind).kind, kind);
+        // The first one, without a page, is in a sheaf.
+        free(cache, held[3]);
+        reported(Kind::SlabDoubleFree);
+        // SAFETY: memory of the machine. A wrong use, on purpose.
+        unsafe { held[1].write(1) };
+        cache.shrink();
+        reported(Kind::SlabQuarantine);
+        let held: Vec<_> = (0..4).map(|_| alloc(cache)).collect();
+        held.iter().for_each(|object| free(cache, *object));
+        world.slabs.set_quarantine(0);
+        for cache in [cache, large] {
+            // SAFETY: nothing is left.
+            unsafe { world.slabs.destroy(cache) }.expect("nothing is left");
+        }
+        note(world, seen);
+    });
+}
+
 /// CPUs that get in each other's way: small sheaves, few objects in a slab, NMIs all the time.
 fn in_the_way(seed: u64, seen: &mut Seen) {
     let machine = Machine::builder().cpus(3).seed(seed);
@@ -247,6 +282,7 @@ fn every_arrow_is_taken() {
     on_purpose(&mut seen);
     elsewhere(&mut seen);
     damaged(&mut seen);
+    quarantined(&mut seen);
     let missing = |seen: &Seen| -> Vec<&'static str> {
         let never = seen.iter().filter(|(_, count)| **count == 0);
         never.map(|(arrow, _)| *arrow).collect()

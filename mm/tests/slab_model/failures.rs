@@ -17,6 +17,7 @@ fn sequence(seed: u64, ops: u64, nth: u32) -> bool {
         let shared = Shared::new(world, 2, seed);
         let mut actor = Actor::new(&shared, seed);
         let mut random = Random(seed);
+        world.slabs.set_quarantine(seed as usize % 2 * 20_000);
         world.mm.debug().faults(|faults| faults.fail_nth(nth));
         for _ in 0..ops {
             actor.run(&super::actor::Op::random(&mut random));

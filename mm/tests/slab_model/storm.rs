@@ -41,11 +41,13 @@ fn move_cpus(world: &World<'_>, shared: &Shared, random: &mut Random, running: &
     }
 }
 
-/// Turns switches, as the seed says: objects are zeroed; allocations fail.
+/// Turns switches, as the seed says: objects are zeroed; allocations fail; freed objects wait in quarantine.
 fn switch(world: &World<'_>, seed: u64, on: bool) {
     let zero = on && seed % 4 == 1;
     world.slabs.set_zero_on_alloc(zero);
     world.slabs.set_zero_on_free(zero);
+    let quarantine = if on && seed % 3 == 1 { 8_000 } else { 0 };
+    world.slabs.set_quarantine(quarantine);
     let percent = if on && seed % 4 == 2 { "3" } else { "0" };
     world.slabs.faults(|faults| {
         for (knob, value) in [
