@@ -46,7 +46,7 @@ fn every_key_is_read() {
         bench=pair,rcu_* bench.list bench.rounds=3 schedule=9 tsc_khz=1000000 loglevel=debug debug_exit=0xf4 maxcpus=0x2 panic=reboot \
         page_poison=on page_owner=1 fail_page_alloc=2,50,4096,-1 \
         slub_debug=FZ,kmalloc-*;P,a failslab=3,10,0,7 init_on_alloc=on init_on_free=1 \
-        slab_freelist_hardened=on slab_freelist_random=on \
+        slab_freelist_hardened=on slab_freelist_random=on slab_quarantine=64KiB \
         rcu.blimit=1 rcu.fanout=2 rcu.fanout_leaf=3 rcu.jiffies_till_first_fqs=0 \
         rcu.jiffies_till_next_fqs=5 rcu.jiffies_till_sched_qs=6 rcu.min_interval_us=7 \
         rcu.qhimark=8 rcu.stall_timeout_ms=10 \
@@ -94,6 +94,7 @@ fn every_key_is_read() {
         init_on_free: true,
         hardened: true,
         random: true,
+        quarantine: 64 << 10,
     };
     assert_eq!(line.slab, slab);
     let rcu = Rcu {
@@ -111,6 +112,22 @@ fn every_key_is_read() {
     assert_eq!(line.rcu.given("rcu.fanout_leaf"), Some(3));
     assert_eq!(line.rcu.given("rcu"), None);
     assert_eq!(Tokens::new(text).count(), KEYS.len());
+}
+
+#[test]
+fn bytes_may_have_a_unit() {
+    for (value, bytes) in [
+        ("0", 0),
+        ("4096", 4096),
+        ("3K", 3 << 10),
+        ("3KiB", 3 << 10),
+        ("2M", 2 << 20),
+        ("2MiB", 2 << 20),
+    ] {
+        let line = format!("slab_quarantine={value}");
+        let line = CommandLine::parse(&line);
+        assert_eq!((line.slab.quarantine, line.problems().len()), (bytes, 0));
+    }
 }
 
 #[test]
@@ -218,6 +235,11 @@ fn malformed_values_change_nothing() {
         "failslab=1,2,3",
         "init_on_alloc=yes",
         "slab_freelist_random=2",
+        "slab_quarantine=",
+        "slab_quarantine=KiB",
+        "slab_quarantine=1GiB",
+        "slab_quarantine=-1",
+        "slab_quarantine=18446744073709551615K",
         r#"slub_debug="P,a\"""#,
         "fail_page_alloc=1,2,3,4,5",
         "fail_page_alloc=1,101,0,1",

@@ -97,6 +97,9 @@ pub fn join() {
     if line.init_on_free {
         slabs().set_zero_on_free(true);
     }
+    if line.quarantine > 0 {
+        slabs().set_quarantine(line.quarantine as usize);
+    }
     if let Some(faults) = line.faults {
         slabs().faults(|points| points.attr.configure(&debug::knobs(faults)));
     }

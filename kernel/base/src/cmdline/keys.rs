@@ -44,6 +44,8 @@ pub enum ValueType {
     Switch,
     /// Knobs of fault injection, as Linux's `fail_page_alloc` has them.
     Faults,
+    /// A number of bytes, perhaps in KiB or MiB.
+    Bytes,
     /// Which slab caches are debug caches, as Linux's `slub_debug` has it.
     SlubDebug,
 }
@@ -64,6 +66,7 @@ impl fmt::Display for ValueType {
             Self::OnPanic => "halt|exit|reboot",
             Self::Switch => "on|off",
             Self::Faults => "INTERVAL,PROBABILITY,SPACE,TIMES",
+            Self::Bytes => "BYTES, or a number and KiB or MiB",
             Self::SlubDebug => "LETTERS[,CACHE...][;...]",
         })
     }
@@ -318,6 +321,13 @@ pub const KEYS: &[Key] = &[
         ValueType::Switch,
         "off",
         "link the objects of fresh slabs in a random order",
+    ),
+    key(
+        "slab_quarantine",
+        ValueType::Bytes,
+        "0",
+        "keep up to so many bytes of freed objects of each CPU from reuse, filled with poison, and \
+         report those that were written to meanwhile; 0 is off",
     ),
     key(
         "slub_debug",

@@ -120,6 +120,8 @@ pub struct Slab<'a> {
     pub hardened: bool,
     /// `slab_freelist_random=`
     pub random: bool,
+    /// `slab_quarantine=`: bytes for each CPU; 0: off.
+    pub quarantine: u64,
 }
 
 impl Slab<'_> {
@@ -131,6 +133,7 @@ impl Slab<'_> {
         init_on_free: false,
         hardened: false,
         random: false,
+        quarantine: 0,
     };
 }
 
@@ -357,6 +360,7 @@ impl<'a> CommandLine<'a> {
             "init_on_free" => self.slab.init_on_free = switch(value)?,
             "slab_freelist_hardened" => self.slab.hardened = switch(value)?,
             "slab_freelist_random" => self.slab.random = switch(value)?,
+            "slab_quarantine" => self.slab.quarantine = bytes(value)?,
             "slub_debug" => self.slab.debug = Some(value.as_plain()?),
             "kunit" => self.kunit = Some(not_empty(value)?),
             "kunit.shuffle" => self.kunit_shuffle = Some(shuffle(value)?),
@@ -404,6 +408,19 @@ fn number(value: Text<'_>) -> Option<u64> {
 
 fn count(value: Text<'_>) -> Option<u64> {
     number(value).filter(|&n| n > 0)
+}
+
+fn bytes(value: Text<'_>) -> Option<u64> {
+    let text = value.as_plain()?;
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (digits, unit) = text.split_at(end.unwrap_or(text.len()));
+    let shift = match unit {
+        "" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 fn shuffle(value: Text<'_>) -> Option<Shuffle> {

@@ -51,6 +51,7 @@ fn value(line: &CommandLine<'_>, key: &str) -> Option<String> {
         "init_on_free" => line.slab.init_on_free.then(|| String::from("on")),
         "slab_freelist_hardened" => line.slab.hardened.then(|| String::from("on")),
         "slab_freelist_random" => line.slab.random.then(|| String::from("on")),
+        "slab_quarantine" => differs(line.slab.quarantine, 0),
         "slub_debug" => line.slab.debug.map(String::from),
         "page_owner" => line.page_owner.then(|| String::from("on")),
         "page_poison" => line.page_poison.then(|| String::from("on")),
