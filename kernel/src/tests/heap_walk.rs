@@ -181,7 +181,7 @@ fn objects_are_found_where_they_are(_: &mut Ctx) -> Outcome {
     unsafe { cache.free(object) };
     kassert!(matches!(
         place_of(object)?,
-        Some(At::Main(_) | At::Freelist)
+        Some(At::Main(_) | At::Freelist | At::Quarantined(_))
     ));
     cache.shrink();
     // Its slab is empty, so it is one no more.

@@ -3,6 +3,7 @@
 mod caches;
 mod locks;
 mod objects;
+mod quarantine;
 
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -23,6 +24,7 @@ use self::{
     objects::{
         every_api, from_interrupts, node_is_as_asked, on_all_cpus_at_once, shrink_gives_back,
     },
+    quarantine::{caches_end_while_others_leave_quarantine, freed_objects_wait_in_quarantine},
 };
 use crate::{
     kunit::{Stop, kassert_ok, kunit_suite},
@@ -34,6 +36,7 @@ use crate::{
 
 kunit_suite! {
     name: "slab",
+    teardown: quarantine::as_it_was,
     cases: [
         every_api => { over: SIZES },
         node_is_as_asked,
@@ -51,6 +54,11 @@ kunit_suite! {
         without_memory_nothing_is_left,
         a_cpu_that_goes_keeps_nothing,
         under_each_lock => { over: KINDS },
+        freed_objects_wait_in_quarantine => { expects: [
+            Kind::Memory(Wrong::SlabDoubleFree),
+            Kind::Memory(Wrong::SlabQuarantine),
+        ] },
+        caches_end_while_others_leave_quarantine,
     ],
 }
 

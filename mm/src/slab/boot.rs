@@ -22,8 +22,8 @@ use super::{
     late::Gone,
     linger::Lingering,
     node::Node,
-    records::Records,
     quarantine,
+    records::Records,
     registry::Registry,
 };
 use crate::{Gfp, Mm, kvfree_rcu::KvfreeRcu};

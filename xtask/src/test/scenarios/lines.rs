@@ -193,6 +193,7 @@ pub fn table() -> Vec<Scenario> {
             page_owners(),
             page_faults(),
             slab_checks(),
+            slab_quarantine(),
             slab_faults(),
         ])
         .collect()
@@ -264,6 +265,22 @@ fn slab_checks() -> Scenario {
                    kunit=slub_kunit.*,slab*.*,kmalloc.*,heap_walk.*,threads.*";
     quick(
         "slab-checks",
+        Action::Boot(boot(with_cpus(4), cmdline, checks)),
+    )
+}
+
+/// Freed objects wait before they are reused, and none is written to.
+fn slab_quarantine() -> Scenario {
+    let checks = vec![
+        GOOD_END,
+        has(r"^ +ok \d+ freed_objects_wait_in_quarantine$"),
+        has(r"^ +ok \d+ the_heap_is_sound_while_others_allocate$"),
+        has(r"^ +ok \d+ a_cpu_that_goes_keeps_nothing$"),
+        Check::HasNot("=== REPORT".into()),
+    ];
+    let cmdline = "slab_quarantine=64KiB kunit=slab*.*,kmalloc.*,heap_walk.*,threads.*,hotplug.*";
+    quick(
+        "slab-quarantine",
         Action::Boot(boot(with_cpus(4), cmdline, checks)),
     )
 }

@@ -179,7 +179,7 @@ fn gdb_heap() -> Scenario {
         "fault page min-order 0; fault page times -1; fault page probability 100; ",
         "kfree_rcu 8 32; fault page probability 0; batches; ",
         r#"kfree_rcu 300; kfree_rcu 1100 32; kfree_rcu 2 20000; kfree_rcu -d 4 32" "#,
-        "slub_debug=U,kmalloc-32",
+        "slub_debug=U,kmalloc-32 slab_quarantine=64K",
     );
     let args = [
         "gdb",
@@ -204,7 +204,7 @@ fn gdb_heap() -> Scenario {
         "granary same all",
     ];
     let lines = [
-        r"^same: \d+ objects in \d+ slabs of \d+ caches: ",
+        r"^same: \d+ objects in \d+ slabs of \d+ caches: .* [1-9]\d* quarantined$",
         "^same: cache kmalloc-64: ",
         "^same: cache kmem_cache: ",
         r"^same: 0xffff888000100010: ",
