@@ -1,13 +1,12 @@
-//! What all files use: objects that know whether somebody may look at them, readers that hold grace periods up, and
-//! drainers that are held in the middle of their work.
+//! What all files use: machines, caches, and readers that hold grace periods up.
 
 use std::{
     ptr::NonNull,
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            AtomicBool,
+            Ordering::{Acquire, Release},
         },
     },
 };
@@ -25,6 +24,8 @@ use platform::{
 };
 use rcu::{Config, hosted::Engine};
 
+use crate::objects::end;
+pub use crate::objects::{Object, Shared, look, make, make_for};
 use crate::world::{MIB, World};
 
 pub type Cache = KmemCache<Hosted>;
@@ -33,71 +34,6 @@ pub type Allocator = Slabs<Hosted>;
 /// Objects of a sheaf of [`create`], and of an rcu sheaf, where the cookie has a place.
 pub const CAPACITY: u32 = 8;
 pub const OF_SHEAF: u64 = CAPACITY as u64 - 1;
-
-/// The lower half of the canary of one that may be found; above it is a number that no other has.
-const LIVE: u64 = 0x11fe;
-const HALF: u32 = 16;
-static NEXT: AtomicU64 = AtomicU64::new(0);
-/// One whose grace period is over.
-const DEAD: u64 = 0xdead_dead_dead_dead;
-
-/// What a test and the destructors of its objects share.
-#[derive(Default)]
-pub struct Shared {
-    /// Objects that were destructed.
-    pub ended: AtomicU64,
-    /// Destructors wait at their beginning as long as this is set.
-    pub hold: AtomicBool,
-    /// Destructors that have come there.
-    pub held: AtomicU64,
-    /// Destructors that run.
-    pub running: AtomicU64,
-}
-
-impl Shared {
-    /// One that is there for ever: objects name it.
-    pub fn new() -> &'static Self {
-        Box::leak(Box::default())
-    }
-
-    /// Objects that were destructed so far.
-    pub fn ended(&self) -> u64 {
-        self.ended.load(Acquire)
-    }
-
-    /// Waits until a destructor is held.
-    pub fn wait_held(&self) {
-        wait_until(|| self.held.load(Acquire) > 0);
-    }
-}
-
-/// An object of the caches of this suite.
-#[repr(C)]
-pub struct Object {
-    head: Head,
-    pub canary: AtomicU64,
-    pub shared: Option<&'static Shared>,
-}
-
-/// The destructor of [`create`].
-///
-/// # Safety
-///
-/// It is an [`Object`], and nobody else's.
-pub unsafe fn end(object: NonNull<u8>) {
-    // SAFETY: as the caller promises.
-    let object = unsafe { object.cast::<Object>().as_ref() };
-    let was = object.canary.swap(DEAD, AcqRel);
-    assert!(is_live(was), "{object:p} is destructed, and not in use");
-    let Some(shared) = object.shared else { return };
-    shared.running.fetch_add(1, AcqRel);
-    if shared.hold.load(Acquire) {
-        shared.held.fetch_add(1, AcqRel);
-        wait_until(|| !shared.hold.load(Acquire));
-    }
-    shared.ended.fetch_add(1, AcqRel);
-    shared.running.fetch_sub(1, AcqRel);
-}
 
 /// How caches of this suite are: small sheaves, and the destructor above.
 pub fn spec(name: &str) -> Spec<'_> {
@@ -120,45 +56,11 @@ pub fn destroy(slabs: &Allocator, cache: &Cache) {
     unsafe { slabs.destroy(cache) }.expect("nothing is in use");
 }
 
-fn is_live(canary: u64) -> bool {
-    canary & ((1 << HALF) - 1) == LIVE
-}
-
-/// Makes what an allocation gave an object that may be found.
-pub fn make(memory: NonNull<u8>, shared: &'static Shared) -> NonNull<u8> {
-    make_for(memory, Some(shared))
-}
-
-/// The same; `None`: memory that is no cache's of this suite.
-pub fn make_for(memory: NonNull<u8>, shared: Option<&'static Shared>) -> NonNull<u8> {
-    let object = Object {
-        head: Head::new(),
-        canary: AtomicU64::new(NEXT.fetch_add(1, Relaxed) << HALF | LIVE),
-        shared,
-    };
-    // SAFETY: the caller's, and large enough.
-    unsafe { memory.cast::<Object>().write(object) };
-    memory
-}
-
 /// So many objects.
 #[track_caller]
 pub fn take(cache: &Cache, count: u64, shared: &'static Shared) -> Vec<NonNull<u8>> {
     let alloc = |_| make(cache.alloc(Gfp::KERNEL).expect("memory"), shared);
     (0..count).map(alloc).collect()
-}
-
-/// What a reader does with an object that it found: which one it is. Panics if its grace period is over.
-///
-/// # Safety
-///
-/// It is an [`Object`], or was one.
-#[track_caller]
-pub unsafe fn look(object: NonNull<Object>) -> u64 {
-    // SAFETY: as the caller promises; the canary is atomic.
-    let canary = unsafe { &(*object.as_ptr()).canary }.load(Acquire);
-    assert!(is_live(canary), "{object:?} was freed early: {canary:#x}");
-    canary
 }
 
 /// Gives memory to `kfree_rcu`; its head is its first two words.
@@ -179,7 +81,7 @@ pub fn free_rcu_at_once(slabs: &Allocator, all: Vec<NonNull<u8>>) {
 /// Waits until it is so. (The machine fails if that takes too long.)
 #[track_caller]
 pub fn wait_until(is_so: impl Fn() -> bool) {
-    let limit = Hosted::now_ns() + 20_000_000_000;
+    let limit = Hosted::now_ns() + 60_000_000_000;
     while !is_so() {
         assert!(Hosted::now_ns() < limit, "it does not come");
         Hosted::yield_now();
@@ -235,6 +137,7 @@ pub fn walk(slabs: &Allocator, engine: &Engine) {
     if let Err(fault) = unsafe { slabs.walk(&mut room) } {
         panic!("the walk: {fault}");
     }
+    crate::arrows::note(slabs);
 }
 
 /// A reader on another CPU, in one section from its beginning to its end: no grace period ends meanwhile.

@@ -11,7 +11,7 @@ use crate::common::{
 /// Sheaves that are open are closed when their CPU has gone, and what waits there is freed by who wants it, with the CPU
 /// still away.
 #[test]
-fn what_waits_on_a_cpu_that_goes_is_freed() {
+pub fn what_waits_on_a_cpu_that_goes_is_freed() {
     let world = world(3);
     world.run_with_rcu(|slabs, engine| {
         let shared = Shared::new();
@@ -21,16 +21,16 @@ fn what_waits_on_a_cpu_that_goes_is_freed() {
         );
         let mut all = 0;
         for round in 0..6 {
+            let (dead, old) = (
+                count(slabs, "rcu.close_dead"),
+                count(slabs, "rcu.close_old"),
+            );
             let section = Section::begin(&world, cpu(2));
             on(&world, cpu(1), move || {
                 free_rcu_at_once(slabs, take(cache, 3 * OF_SHEAF + 2, shared));
                 free_rcu_at_once(slabs, take(debug, 5, shared));
             });
             all += 3 * OF_SHEAF + 7;
-            let (dead, old) = (
-                count(slabs, "rcu.close_dead"),
-                count(slabs, "rcu.close_old"),
-            );
             rcu::hosted::offline(engine, cpu(1));
             // SAFETY: it does not run until it is brought back below.
             unsafe { slabs.flush_offline(cpu(1)) };

@@ -60,7 +60,8 @@ fn turn(slabs: &Allocator, caches: &[&'static Cache], shared: &'static Shared, r
 }
 
 /// Interrupts find the local lock of what they queue taken, and so do calls that are to close an open sheaf.
-pub fn locks_are_met_taken(slabs_done: impl FnOnce(&Allocator)) {
+#[test]
+pub fn interrupts_meet_the_local_lock() {
     let machine = Machine::builder().cpus(2).seed(3);
     let world = World::new(machine, Memory::builder().node(64 * MIB));
     world.run_with_rcu(|slabs, engine| {
@@ -105,18 +106,12 @@ pub fn locks_are_met_taken(slabs_done: impl FnOnce(&Allocator)) {
         }
         walk(slabs, engine);
         destroy(slabs, cache);
-        slabs_done(slabs);
     });
-}
-
-#[test]
-fn interrupts_meet_the_local_lock() {
-    locks_are_met_taken(|_| ());
 }
 
 /// What does not fit into the open sheaf is deferred, and queued by an interrupt soon after.
 #[test]
-fn without_a_lock_objects_are_queued_later() {
+pub fn without_a_lock_objects_are_queued_later() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let shared = Shared::new();
@@ -174,7 +169,7 @@ fn nmis_queue_in_the_middle_of_everything() {
         ];
         let queued: Arc<AtomicU64> = Arc::default();
         let (counts, turns) = (Arc::clone(&queued), AtomicU64::new(0));
-        let nmi = world.machine.on_nmi(9, move || {
+        let nmi = world.machine.on_nmi(15, move || {
             let cache = caches[turns.fetch_add(1, Relaxed) as usize % 3];
             if let Some(object) = cache.alloc_nolock(None) {
                 free_rcu_nolock(slabs, make(object, shared));
@@ -185,7 +180,7 @@ fn nmis_queue_in_the_middle_of_everything() {
             .map(|number| {
                 let counts = Arc::clone(&queued);
                 world.machine.spawn_on(cpu(number), move || {
-                    for round in 0..rounds(3_000, 150) {
+                    for round in 0..rounds(3_000, 60) {
                         counts.fetch_add(turn(slabs, &caches, shared, round), Relaxed);
                         match round % 50 {
                             20 => slabs.kvfree_rcu_barrier(),

@@ -158,7 +158,7 @@ fn at_every_step() {
 
 /// The end of a cache, and a barrier on it, find its objects in chains among those of others.
 #[test]
-fn chains_of_many_caches_are_taken_apart() {
+pub fn chains_of_many_caches_are_taken_apart() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let shared = Shared::new();

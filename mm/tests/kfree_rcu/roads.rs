@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[test]
-fn sheaves_gather_and_go_to_the_barn() {
+pub fn sheaves_gather_and_go_to_the_barn() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let (cache, shared) = (create(slabs, "test"), Shared::new());
@@ -52,7 +52,7 @@ fn sheaves_gather_and_go_to_the_barn() {
 
 /// A barn has room for ten, so of twelve full ones two are flushed.
 #[test]
-fn sheaves_that_find_no_room_in_the_barn_are_flushed() {
+pub fn sheaves_that_find_no_room_in_the_barn_are_flushed() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let (cache, shared) = (create(slabs, "test"), Shared::new());
@@ -67,7 +67,7 @@ fn sheaves_that_find_no_room_in_the_barn_are_flushed() {
 }
 
 #[test]
-fn objects_of_another_node_never_get_into_a_sheaf() {
+pub fn objects_of_another_node_never_get_into_a_sheaf() {
     let world = World::small();
     world.run_with_rcu(|slabs, engine| {
         let (cache, shared) = (create(slabs, "test"), Shared::new());
@@ -91,7 +91,7 @@ fn objects_of_another_node_never_get_into_a_sheaf() {
 
 /// Debug caches, and caches without sheaves. Pages have room for 509.
 #[test]
-fn pages_take_what_has_no_sheaf() {
+pub fn pages_take_what_has_no_sheaf() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let shared = Shared::new();
@@ -164,7 +164,7 @@ fn memory_of_vmalloc_is_freed_by_its_own() {
 
 /// What has no head, and what no memory can be found for.
 #[test]
-fn objects_without_heads_wait_in_the_caller_if_nothing_else_helps() {
+pub fn objects_without_heads_wait_in_the_caller_if_nothing_else_helps() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let shared = Shared::new();
@@ -206,7 +206,7 @@ fn objects_without_heads_wait_in_the_caller_if_nothing_else_helps() {
 }
 
 #[test]
-fn objects_that_are_left_after_destroy_are_freed_all_the_same() {
+pub fn objects_that_are_left_after_destroy_are_freed_all_the_same() {
     let world = world(2);
     world.run_with_rcu(|slabs, engine| {
         let shared = Shared::new();

@@ -10,24 +10,20 @@
 use std::sync::{
     Arc,
     atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+        AtomicBool,
+        Ordering::{Acquire, Release},
     },
 };
 
-use mm::slab::{Flags, Spec, stats::Stat};
-use platform::{
-    Platform,
-    hosted::{Hosted, Injection},
-};
+use mm::slab::Flags;
+use platform::{Platform, hosted::Hosted};
 
 use crate::{
     common::{
-        Allocator, CAPACITY, Cache, OF_SHEAF, Section, Shared, count, cpu, create, destroy,
-        free_rcu_at_once, linger, on, rcu_count, spec, take, wait_until, walk, without_drainers,
-        world,
+        Allocator, Cache, OF_SHEAF, Section, Shared, count, cpu, create, destroy, free_rcu_at_once,
+        linger, on, rcu_count, spec, take, wait_until, walk, without_drainers, world,
     },
-    world::{World, rounds},
+    world::rounds,
 };
 
 #[test]
@@ -69,7 +65,7 @@ fn destroy_waits_for_readers() {
 
 /// Objects that a drainer has in its hands, in the middle of a destructor.
 #[test]
-fn destroy_waits_for_what_others_free() {
+pub fn destroy_waits_for_what_others_free() {
     let world = world(3);
     world.run_with_rcu(|slabs, engine| {
         for kind in [Flags::empty(), Flags::POISON] {
@@ -80,12 +76,14 @@ fn destroy_waits_for_what_others_free() {
                 free_rcu_at_once(slabs, take(cache, 3, shared));
             });
             shared.wait_held();
+            let waited = count(slabs, "hands.wait");
             let over: Arc<AtomicBool> = Arc::default();
             let says = Arc::clone(&over);
             let destroyer = world.machine.spawn_on(cpu(2), move || {
                 destroy(slabs, cache);
                 says.store(true, Release);
             });
+            wait_until(|| count(slabs, "hands.wait") > waited || over.load(Acquire));
             linger();
             assert!(!over.load(Acquire), "a drainer has objects in its hands");
             shared.hold.store(false, Release);
@@ -127,7 +125,7 @@ fn barriers_wait_for_what_others_free() {
     });
 }
 
-fn barrier(slabs: &Allocator, cache: &Cache, of_all: bool) {
+pub fn barrier(slabs: &Allocator, cache: &Cache, of_all: bool) {
     if of_all {
         slabs.kvfree_rcu_barrier();
     } else {
@@ -192,129 +190,6 @@ fn a_barrier_closes_the_pages_of_all_cpus() {
         slabs.kvfree_rcu_barrier();
         assert_eq!(shared.ended(), 12);
         walk(slabs, engine);
-        destroy(slabs, cache);
-    });
-}
-
-/// Stops a CPU at the nth point after it has taken a ripe sheaf off its lane.
-struct Stop {
-    at: AtomicU64,
-    /// Points since then.
-    points: AtomicU64,
-    /// How often sheaves had been taken before.
-    taken: AtomicU64,
-    stopped: AtomicBool,
-    go_on: AtomicBool,
-}
-
-impl Stop {
-    fn new(world: &World, slabs: &'static Allocator) -> (Arc<Self>, Injection) {
-        let stop = Arc::new(Self {
-            at: AtomicU64::new(u64::MAX),
-            points: AtomicU64::new(0),
-            taken: AtomicU64::new(0),
-            stopped: AtomicBool::new(false),
-            go_on: AtomicBool::new(true),
-        });
-        let this = Arc::clone(&stop);
-        let injection = world.machine.on_nmi(1, move || {
-            let here = Hosted::current_cpu() == cpu(1);
-            if !here || count(slabs, "rcu.take_sheaf") == this.taken.load(Relaxed) {
-                return;
-            }
-            // Once for each time that it is set.
-            let point = this.points.fetch_add(1, Relaxed);
-            let due = this.at.compare_exchange(point, u64::MAX, Acquire, Relaxed);
-            if due.is_err() {
-                return;
-            }
-            this.stopped.store(true, Release);
-            while !this.go_on.load(Acquire) {
-                Hosted::relax();
-            }
-            this.stopped.store(false, Release);
-        });
-        (stop, injection)
-    }
-
-    fn begin(&self, slabs: &Allocator, at: u64) {
-        wait_until(|| !self.stopped.load(Acquire));
-        self.taken.store(count(slabs, "rcu.take_sheaf"), Relaxed);
-        self.points.store(0, Relaxed);
-        self.go_on.store(false, Release);
-        self.at.store(at, Release);
-    }
-}
-
-/// A drainer stops at each point in turn after it has taken a full sheaf off its lane, with `f` called on another CPU
-/// meanwhile, and goes on when that waits, or has ended.
-fn at_each_point(with_destructor: bool, f: fn(&'static Allocator, &'static Cache, u64)) {
-    let world = world(3);
-    world.run_with_rcu(|slabs, engine| {
-        let shared = Shared::new();
-        let (stop, injection) = Stop::new(&world, slabs);
-        for at in 0.. {
-            let plain = Spec::new("test", 96)
-                .sheaf_capacity(CAPACITY)
-                .flags(Flags::NO_MERGE);
-            let spec = if with_destructor { spec("test") } else { plain };
-            let cache = slabs.create(&spec).expect("a cache");
-            let before = shared.ended();
-            stop.begin(slabs, at);
-            // It may be stopped with its CPU, so that it is joined later.
-            let queuer = world.machine.spawn_on(cpu(1), move || {
-                free_rcu_at_once(slabs, take(cache, OF_SHEAF + 1, shared));
-            });
-            let queued = || cache.stat(Stat::FreeRcuSheaf) == OF_SHEAF + 1;
-            wait_until(|| stop.stopped.load(Acquire) || queued() && !cache.has_in_flight());
-            if !stop.stopped.load(Acquire) {
-                stop.at.store(u64::MAX, Release);
-                queuer.join();
-                destroy(slabs, cache);
-                assert!(at > 5, "there are more points than {at}");
-                break;
-            }
-            let over: Arc<AtomicBool> = Arc::default();
-            let (says, gone) = (Arc::clone(&over), Arc::clone(&stop));
-            let other = world.machine.spawn_on(cpu(2), move || {
-                // When the CPU has nothing else to do: then who waits is what has to go on.
-                let until = Hosted::now_ns() + 2_000_000;
-                wait_until(|| says.load(Acquire) || Hosted::now_ns() > until);
-                gone.go_on.store(true, Release);
-            });
-            let expected = if with_destructor {
-                before + OF_SHEAF + 1
-            } else {
-                before
-            };
-            f(slabs, cache, at);
-            assert_eq!(shared.ended(), expected, "stopped at point {at}");
-            over.store(true, Release);
-            other.join();
-            queuer.join();
-        }
-        drop(injection);
-        walk(slabs, engine);
-    });
-}
-
-#[test]
-fn destroy_meets_a_drainer_anywhere() {
-    for with_destructor in [false, true] {
-        at_each_point(with_destructor, |slabs, cache, _| destroy(slabs, cache));
-    }
-}
-
-#[test]
-fn barriers_meet_a_drainer_anywhere() {
-    at_each_point(true, |slabs, cache, at| {
-        barrier(slabs, cache, true);
-        assert!(!cache.has_in_flight(), "stopped at point {at}");
-        destroy(slabs, cache);
-    });
-    at_each_point(true, |slabs, cache, at| {
-        barrier(slabs, cache, false);
-        assert!(!cache.has_in_flight(), "stopped at point {at}");
         destroy(slabs, cache);
     });
 }
