@@ -28,7 +28,14 @@ const SHEAVES: usize = 8;
 /// Objects of pages and chains that are taken at a time, at most.
 const LOOSE: usize = 32;
 
+/// An object that was in a page or a chain; one of a slab with the ticket of its cache.
+pub(crate) type Taken<M> = (Item, Kind, Option<(NonNull<KmemCache<M>>, Ticket)>);
+
 /// What was taken off a lane.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "on the stack of who frees it; there may be no memory for a box"
+)]
 pub(crate) enum Hand<M: Machine> {
     /// Sheaves of one cache.
     Sheaves {
@@ -40,7 +47,7 @@ pub(crate) enum Hand<M: Machine> {
     },
     /// Objects that were in pages and chains; those of slabs each with the ticket of their cache.
     Loose {
-        items: ArrayVec<(Item, Kind, Option<(NonNull<KmemCache<M>>, Ticket)>), LOOSE>,
+        items: ArrayVec<Taken<M>, LOOSE>,
         /// Pages that became empty.
         pages: ArrayVec<NonNull<u8>, LOOSE>,
         lane: Ticket,

@@ -14,6 +14,9 @@ use crate::slab::{KmemCache, Machine, Slabs, arrows::Arrow};
 /// How long a batch may be open, in nanoseconds.
 pub const OPEN_NS: u64 = 10_000_000;
 
+/// After which time a drainer looks again, at the least, unless it is woken.
+const LOOK_NS: u64 = 1_000_000;
+
 /// When a drainer looks again.
 enum Next {
     /// When it is woken.
@@ -221,7 +224,9 @@ impl<M: Machine> Lane<M> {
         if opened != u64::MAX {
             self.arrow(Arrow::LaneDoze);
             state.stage = Stage::Dozing;
-            return (Next::At(opened + OPEN_NS), Then::Nothing);
+            // What is old already cannot be closed here: its CPU has just gone, and who takes it down may wait for this one.
+            let soon = M::now_ns() + LOOK_NS;
+            return (Next::At((opened + OPEN_NS).max(soon)), Then::Nothing);
         }
         self.arrow(Arrow::LaneIdle);
         state.stage = Stage::Idle;
