@@ -1,7 +1,7 @@
 //! Caches whose end is left to the background.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -47,19 +47,23 @@ fn any_is_dying(slabs: &Slabs<Hosted>) -> bool {
 
 /// Runs `f` while another CPU is in a section: no grace period ends, and no CPU is met outside of sections.
 fn while_reading(world: &World, f: impl FnOnce()) {
-    let (begun, end) = (AtomicBool::new(false), AtomicBool::new(false));
-    // SAFETY: the thread has ended below, before what is borrowed goes.
-    let (begun, end): (&'static AtomicBool, &'static AtomicBool) =
-        unsafe { (&*(&raw const begun), &*(&raw const end)) };
-    let reader = world.machine.spawn_on(CpuId::from_index(1).unwrap(), || {
-        let guard = rcu::hosted::read();
-        begun.store(true, Ordering::Release);
-        while !end.load(Ordering::Acquire) {
-            // Where interrupts come.
-            Hosted::relax();
-        }
-        drop(guard);
-    });
+    let flags = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+    let [begun, end] = &*flags;
+    let reader = {
+        let flags = Arc::clone(&flags);
+        world
+            .machine
+            .spawn_on(CpuId::from_index(1).unwrap(), move || {
+                let [begun, end] = &*flags;
+                let guard = rcu::hosted::read();
+                begun.store(true, Ordering::Release);
+                while !end.load(Ordering::Acquire) {
+                    // Where interrupts come.
+                    Hosted::relax();
+                }
+                drop(guard);
+            })
+    };
     while !begun.load(Ordering::Acquire) {
         Hosted::yield_now();
     }
@@ -342,10 +346,10 @@ fn drops_may_race_the_background() {
                 .map(|_| (0..60).map(new).collect())
                 .map(Mutex::new)
                 .collect();
-            let boxes = std::sync::Arc::new(boxes);
+            let boxes = Arc::new(boxes);
             let droppers: Vec<_> = (1..3)
                 .map(|number| {
-                    let boxes = std::sync::Arc::clone(&boxes);
+                    let boxes = Arc::clone(&boxes);
                     let cpu = CpuId::from_index(number).unwrap();
                     world.machine.spawn_on(cpu, move || {
                         let mine = core::mem::take(&mut *boxes[number].lock().unwrap());
