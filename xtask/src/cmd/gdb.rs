@@ -107,17 +107,15 @@ fn debug(args: &GdbArgs, images: &Images, remote: &str, paused: bool) -> anyhow:
     }
     gdb.args(["-ex", &format!("target remote {remote}")]);
     if paused {
-        gdb.args(["-ex", "hbreak kernel_main", "-ex", "continue"]);
+        gdb.args(["-ex", "thbreak kernel_main", "-ex", "continue"]);
     }
     gdb.args(&args.gdb);
     // Ctrl-C stops the guest; GDB knows how.
     signals::ignore_interrupt();
     let mut child = process::spawn(gdb, Group::Shared).context("cannot start gdb")?;
     let status = child.wait()?;
-    Ok(ExitCode::from(
-        status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(1),
-    ))
+    let Some(code) = status.code() else {
+        anyhow::bail!("GDB did not end by itself: {status}");
+    };
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
