@@ -215,7 +215,11 @@ impl Booted {
         match self {
             Self::Not(outcome) => outcome,
             Self::Seen(transcript, wrong, stderr) => {
-                conclude(&boot.checks, transcript, wrong, &stderr)
+                let mut ended = vec![format!("its end: {}", transcript.end)];
+                if !stderr.trim().is_empty() {
+                    ended.push(format!("QEMU says: {}", stderr.trim()));
+                }
+                conclude(&boot.checks, transcript, wrong, ended)
             }
         }
     }
@@ -292,12 +296,13 @@ fn run_twice(
     second.outcome(boot)
 }
 
-/// Applies all checks; what is wrong comes first, then the end of the output.
+/// Applies all checks; what is wrong comes first, then how it `ended` in words, then the end of
+/// the output.
 fn conclude(
     checks: &[Check],
     transcript: Transcript,
     mut wrong: Vec<String>,
-    stderr: &str,
+    ended: Vec<String>,
 ) -> Outcome {
     wrong.extend(
         checks
@@ -307,9 +312,7 @@ fn conclude(
     if wrong.is_empty() {
         return Outcome::Passed;
     }
-    if !stderr.trim().is_empty() {
-        wrong.push(format!("QEMU says: {}", stderr.trim()));
-    }
+    wrong.extend(ended);
     wrong.push("the end of the output:".into());
     let from = transcript.lines.len().saturating_sub(SHOWN_LINES);
     wrong.extend(transcript.lines[from..].iter().cloned());

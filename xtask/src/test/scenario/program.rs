@@ -30,8 +30,23 @@ pub struct Program {
 /// Runs xtask and looks at what it says.
 pub fn run(program: &Program, xtask: &Path, log: &mut Log) -> Outcome {
     match try_run(program, xtask, log) {
-        Ok(transcript) => conclude(&program.checks, transcript, Vec::new(), ""),
+        Ok(transcript) => {
+            let ended = vec![ended(&transcript.end)];
+            conclude(&program.checks, transcript, Vec::new(), ended)
+        }
         Err(error) => Outcome::Failed(vec![format!("{error:#}")]),
+    }
+}
+
+/// How xtask ended, in words.
+fn ended(end: &End) -> String {
+    match end {
+        End::Exited(status) => format!("xtask ended with status {status}"),
+        End::Signalled => "xtask was ended by a signal".into(),
+        End::Silent { .. } | End::OutOfTime => {
+            let minutes = SILENCE.as_secs() / 60;
+            format!("xtask said nothing for {minutes} minutes, and was ended")
+        }
     }
 }
 
@@ -223,6 +238,15 @@ mod tests {
         assert_eq!(stat.start, "98765");
         assert!(parse_stat("12 (a").is_none());
         assert!(parse_stat("12 (a) S").is_none());
+    }
+
+    #[test]
+    fn a_limit_that_struck_is_named() {
+        assert_eq!(ended(&End::Exited(1)), "xtask ended with status 1");
+        assert_eq!(
+            ended(&End::OutOfTime),
+            "xtask said nothing for 20 minutes, and was ended"
+        );
     }
 
     #[test]
