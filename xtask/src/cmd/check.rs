@@ -74,7 +74,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     docs.env("RUSTDOCFLAGS", DOC_FLAGS);
     step("documenting the host crates", docs);
     let mut bare = toolchain.bare("doc");
-    bare.args(["--locked", "--no-deps", "--document-private-items"]);
+    // In the same profile as above: what it needs is there.
+    bare.args(["--locked", "--profile", "checked"]);
+    bare.args(["--no-deps", "--document-private-items"]);
     bare.args(BARE.iter().flat_map(|name| ["-p", name]))
         .env("RUSTDOCFLAGS", DOC_FLAGS);
     step("documenting the bare-metal crates", bare);
