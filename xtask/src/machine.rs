@@ -16,6 +16,8 @@ pub use size::Size;
 
 /// CPUs of a machine when nothing is said.
 pub const DEFAULT_CPUS: u32 = 4;
+/// Memory where no other amount is asked for.
+pub const DEFAULT_MEM: Size = Size::mib(512);
 
 /// QEMU's machine types that Granary knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,7 +71,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             cpus: DEFAULT_CPUS,
-            mem: Size::mib(512),
+            mem: DEFAULT_MEM,
             nodes: Nodes::Even(2),
             accel: Accel::Tcg,
             model: Model::Q35,
@@ -86,7 +88,7 @@ impl Machine {
         let cpus = args.cpus.unwrap_or(cpus);
         let machine = Self {
             cpus,
-            mem: args.mem,
+            mem: args.mem.unwrap_or(DEFAULT_MEM),
             nodes: Nodes::Even(args.nodes.unwrap_or(if cpus >= 2 { 2 } else { 1 })),
             accel: Accel::choose(args.accel, args.icount, args.singlestep, &Facts::gather())?,
             model: args.machine,

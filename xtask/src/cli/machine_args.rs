@@ -16,9 +16,9 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub nodes: Option<u32>,
 
-    /// Memory: a number with K, M, G or T; in MiB without
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
-    pub mem: Size,
+    /// Memory: a number with K, M, G or T; in MiB without [default of run: 512M]
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<Size>,
 
     /// What executes the guest; auto takes KVM where the CPU has it, else TCG
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = AccelChoice::Auto)]

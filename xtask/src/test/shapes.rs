@@ -2,7 +2,7 @@
 
 use super::tier::Tier;
 use crate::cli::{AccelChoice, MachineArgs};
-use crate::machine::{DEFAULT_CPUS, Machine};
+use crate::machine::{DEFAULT_CPUS, Machine, Size};
 
 /// CPUs, nodes, and how time goes when none are asked for.
 const USUAL: [(u32, u32, Pace); 7] = [
@@ -95,11 +95,22 @@ impl Shape {
         }
     }
 
+    /// Its memory, if none is asked for. Behind each suite every page frame is looked at, and some
+    /// cases use all memory up: both take a hundred times as long where instructions are counted
+    /// or executed one at a time.
+    fn mem(self) -> Option<Size> {
+        match self.pace {
+            Pace::Free => None,
+            Pace::Exact | Pace::Seeded | Pace::Stepped => Some(Size::mib(128)),
+        }
+    }
+
     /// A machine of this shape, otherwise as asked for.
     pub fn machine(self, args: &MachineArgs) -> anyhow::Result<Machine> {
         let args = MachineArgs {
             cpus: Some(self.cpus),
             nodes: Some(self.nodes),
+            mem: args.mem.or(self.mem()),
             icount: args.icount || matches!(self.pace, Pace::Exact | Pace::Seeded),
             singlestep: args.singlestep || self.pace == Pace::Stepped,
             ..args.clone()
@@ -113,7 +124,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::machine::{Nodes, Size};
+    use crate::machine::Nodes;
 
     #[derive(Parser)]
     struct Line {
