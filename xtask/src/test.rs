@@ -204,21 +204,23 @@ impl<'a> Run<'a> {
             .partition(|(shape, _): &(Shape, _)| !shape.is_one_thread());
         let beside = Mutex::new(beside);
         let next = || beside.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // These guests use one processor each, and do not see how fast it is.
+        let run_beside = || {
+            while let Some(shape) = next() {
+                run(shape);
+            }
+        };
         std::thread::scope(|scope| {
-            // It takes minutes the first time, and the suites leave a processor idle for as
-            // long. Who needs it waits for it.
-            if wants_disk {
-                scope.spawn(|| world.make_disk());
-            }
+            // The others leave a processor idle for most of the time.
+            scope.spawn(|| {
+                // It takes minutes the first time. Who needs it waits for it.
+                if wants_disk {
+                    world.make_disk();
+                }
+                run_beside();
+            });
             alone.into_iter().for_each(run);
-            // These guests use one processor each, and do not see how fast it is.
-            for _ in 0..scenario::AT_ONCE {
-                scope.spawn(|| {
-                    while let Some(shape) = next() {
-                        run(shape);
-                    }
-                });
-            }
+            run_beside();
         });
         scenario::run(scenarios, &world, reporter);
     }

@@ -25,7 +25,7 @@ use crate::machine::{Firmware, Machine};
 pub const GROUP: &str = "boot";
 
 /// How many scenarios run at once. Each has several vCPU threads.
-pub const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 2;
 
 /// How many lines of output a failure shows.
 const SHOWN_LINES: usize = 40;
