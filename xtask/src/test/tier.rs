@@ -1,7 +1,5 @@
 //! How much testing: quick, everything, or everything with short durations.
 
-use std::time::Duration;
-
 /// The three tiers of `cargo xtask test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -21,16 +19,6 @@ impl Tier {
             _ if long => Self::Long,
             Some("true" | "1") => Self::Ci,
             _ => Self::Quick,
-        }
-    }
-
-    /// For how long a test runs whose stated duration is `full` and which is
-    /// content with `quick` in daily work.
-    pub fn duration(self, full: Duration, quick: Duration) -> Duration {
-        match self {
-            Self::Quick => quick,
-            Self::Long => full,
-            Self::Ci => full / 50,
         }
     }
 
@@ -69,14 +57,6 @@ mod tests {
         assert_eq!(Tier::choose(false, Some("")), Tier::Quick);
         assert_eq!(Tier::choose(true, Some("true")), Tier::Long);
         assert_eq!(Tier::choose(true, None), Tier::Long);
-    }
-
-    #[test]
-    fn durations_scale() {
-        let (full, quick) = (Duration::from_secs(600), Duration::from_secs(5));
-        assert_eq!(Tier::Quick.duration(full, quick), quick);
-        assert_eq!(Tier::Long.duration(full, quick), full);
-        assert_eq!(Tier::Ci.duration(full, quick), Duration::from_secs(12));
     }
 
     #[test]
