@@ -2,7 +2,7 @@
 //!
 //! What is given to it gathers in batches: *rcu sheaves*, of one cache and CPU; *pages of pointers*;
 //! *chains* of heads that lie in the objects. All kinds go through one engine: a batch is closed with a cookie, waits on its CPU's
-//! [lane](lane), is taken off when the cookie is done, and its objects rest in a barn or in
+//! [`lane`], is taken off when the cookie is done, and its objects rest in a barn or in
 //! their slabs. `docs/kfree_rcu.md` has the roads, the states, and why barriers are exact.
 //!
 //! | room | what is in it |

@@ -56,8 +56,10 @@ class Batch:
         self.items = [item & ~1 for item in items]
 
 
-def pointers(address, is_open):
-    """The batch of a page of pointers, and the page behind it."""
+def pointers(heap, address, is_open):
+    """The batch of a page of pointers, and the page behind it. Of no kind: there is no memory."""
+    if address % PAGE or not heap.frames.is_memory(address):
+        return Batch(None, [], address), 0
     page = at("mm::kvfree_rcu::loose::Page", address)
     data = read(address, PAGE)
     begin = where(page["items"]) - address
@@ -95,10 +97,10 @@ class Lane:
         for kind in range(len(KINDS)):
             page = number(opened[kind])
             if page:
-                yield pointers(page, True)[0]
+                yield pointers(self.heap, page, True)[0]
         next, count = number(self.loose["first"]), 0
         while next and count < MANY:
-            batch, next = pointers(next, False)
+            batch, next = pointers(self.heap, next, False)
             yield batch
             count += 1
         for name in ("open_chain", "closed_chain"):
@@ -167,7 +169,9 @@ def text(heap):
             yield from sheaves(heap, cache, lane.cpu)
         for batch in lane.batches():
             count, waits = len(batch.items), awaited(heap, batch.cookie)
-            if batch.page:
+            if batch.page and batch.kind is None:
+                yield f"  page: {batch.page:#x} is no memory"
+            elif batch.page:
                 yield f"  page: {count} pointers to {batch.kind} ({waits})"
             else:
                 yield f"  chain: {count} heads ({waits})"
