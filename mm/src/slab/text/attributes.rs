@@ -126,12 +126,12 @@ static ATTRIBUTES: &[Attribute] = &[
     of("order_fallback", Kind::Counter(Stat::OrderFallback)),
     of("partial", Kind::OfNodes(|usage| usage.partial)),
     of("poison", Kind::Flag(Flags::POISON)),
+    of("quarantined", Kind::Quarantined),
     of("rcu_waiting", Kind::OfLanes(|_| 1)),
     of(
         "rcu_waiting_bytes",
         Kind::OfLanes(|layout| layout.size.into()),
     ),
-    of("quarantined", Kind::Quarantined),
     of("reclaim_account", Kind::Flag(Flags::RECLAIM_ACCOUNT)),
     of("red_zone", Kind::Flag(Flags::RED_ZONE)),
     of("remote_node_defrag_ratio", Kind::DefragRatio),
