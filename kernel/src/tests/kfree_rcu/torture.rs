@@ -57,6 +57,8 @@ struct World {
     numbers: AtomicU64,
     stop: AtomicBool,
     early: AtomicU64,
+    /// Objects that were read, with a destructor, and caches that ended: none is to be missing, on slow machines too.
+    came: [AtomicU64; 3],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,6 +102,9 @@ impl World {
             return;
         };
         seen.replaced[kind] += 1;
+        if kind == 2 {
+            self.came[1].fetch_add(1, Ordering::Relaxed);
+        }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let node = memory.cast::<Node>();
         // SAFETY: fresh memory that is large enough.
@@ -154,6 +159,7 @@ impl World {
                 self.early.fetch_add(1, Ordering::Relaxed);
             }
             seen.read += 1;
+            self.came[0].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -170,6 +176,7 @@ impl World {
             slabs().kvfree_rcu_barrier_on_cache(cache);
         }
         seen.caches += 1;
+        self.came[2].fetch_add(1, Ordering::Relaxed);
         // SAFETY: made above; all its objects were given back.
         unsafe {
             if rng.below(3) == 0 {
@@ -243,6 +250,7 @@ fn run(seed: u64, moves: bool) -> Outcome {
         numbers: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         early: AtomicU64::new(0),
+        came: [const { AtomicU64::new(0) }; 3],
     });
     let mut rng = Rng::new(seed);
     let mut threads = Vec::new();
@@ -254,7 +262,13 @@ fn run(seed: u64, moves: bool) -> Outcome {
         threads.push(kassert_ok!(thread));
     }
     let until = time::now_ns() + duration_ns();
-    while time::now_ns() < until {
+    let missing = || {
+        world
+            .came
+            .iter()
+            .any(|what| what.load(Ordering::Relaxed) == 0)
+    };
+    while time::now_ns() < until || missing() {
         if moves {
             move_one(&mut rng);
         }
