@@ -350,6 +350,9 @@ pub fn flush_while_queueing<P: Platform>(size: Size) -> Outcome {
         }
         outcome
     });
+    // The first waits for the runs that began before the sign to stop and may queue their item
+    // once more; the second for those.
+    shared.queue.flush();
     shared.queue.flush();
     for item in &endless {
         ensure("still pending", !item.is_pending())?;
