@@ -208,7 +208,8 @@ impl<M: Machine> Slabs<M> {
     }
 
     /// Frees all objects of a dying cache that were given to `kfree_rcu`, after their grace period,
-    /// and waits for those that others have taken; notes what it did. Task context, may sleep.
+    /// and waits for those that others have taken; notes what it did. Without an engine of RCU there is nothing to wait for: they
+    /// stay on the lanes, and count as in use; they are freed when there is one. Task context, may sleep.
     ///
     /// # Safety
     ///
@@ -225,6 +226,9 @@ impl<M: Machine> Slabs<M> {
             if any {
                 // SAFETY: as the caller promises.
                 unsafe { self.end_lanes(cache, wait, did) };
+                if self.rcu().is_none() {
+                    break;
+                }
             } else if !waited {
                 break;
             }

@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     Use,
-    slab::{Hooks, KmemCache, Machine, Mode, Slab, arrows::Arrow, sheaf::Sheaf, stats::Stat},
+    slab::{
+        Hooks, KmemCache, Machine, Mode, Slab, Stage, arrows::Arrow, sheaf::Sheaf, stats::Stat,
+    },
 };
 
 /// Sheaves that are taken at a time, at most: others may want some of them.
@@ -182,13 +184,21 @@ impl<M: Machine> Lane<M> {
                 ticket,
                 lane,
             } => {
-                // SAFETY: the hands keep the cache until they rest.
+                // SAFETY: the hands keep the cache until they rest; and of a zombie its objects do, the last of which may be here.
                 let cache = unsafe { cache.as_ref() };
+                let is_zombie = cache.stage() == Stage::Zombie;
+                if is_zombie {
+                    cache.hold();
+                }
                 while let Some(sheaf) = sheaves.pop() {
                     // SAFETY: taken off the lane, so this one's; its grace period is over.
                     unsafe { cache.free_ripe_sheaf(self, sheaf) };
                 }
                 self.rest(&cache.hands, ticket, objects);
+                if is_zombie {
+                    // SAFETY: of the `hold` above.
+                    unsafe { cache.release() };
+                }
                 (objects, lane)
             }
             Hand::Loose { items, pages, lane } => {
@@ -209,6 +219,15 @@ impl<M: Machine> Lane<M> {
         let slabs = self.slabs();
         // SAFETY: taken off the lane, so this one's; its grace period is over. The hands keep the cache.
         unsafe {
+            let mut is_held = item.is_held();
+            if let Some((cache, _)) = owner
+                && !is_held
+                && cache.as_ref().stage() == Stage::Zombie
+            {
+                // As of sheaves.
+                cache.as_ref().hold();
+                is_held = true;
+            }
             if let Some((cache, _)) = owner
                 && let Some(destructor) = cache.as_ref().destructor
             {
@@ -220,7 +239,7 @@ impl<M: Machine> Lane<M> {
             }
             if let Some((cache, ticket)) = owner {
                 self.rest(&cache.as_ref().hands, ticket, 1);
-                if item.is_held() {
+                if is_held {
                     cache.as_ref().release();
                 }
             }

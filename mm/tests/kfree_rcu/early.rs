@@ -1,6 +1,10 @@
 //! Before there is an engine of RCU, and before there are drainers.
 
-use mm::{Gfp, slab::Flags};
+use mm::{
+    Gfp,
+    report::Kind,
+    slab::{Flags, KmemCache},
+};
 
 use crate::common::{
     OF_SHEAF, Shared, count, create, destroy, free_rcu, free_rcu_at_once, spec, take, wait_until,
@@ -61,5 +65,35 @@ fn nothing_but_the_age_hangs_on_drainers() {
         wait_until(|| shared.ended() == 120);
         walk(slabs, engine);
         destroy(slabs, other);
+    });
+}
+
+/// A cache that is destroyed then cannot wait: it is a zombie, and goes with the last of its objects when there is an engine.
+#[test]
+fn a_cache_that_ends_before_there_is_an_engine_goes_when_there_is_one() {
+    let world = world(2);
+    let shared = Shared::new();
+    let left = OF_SHEAF + 1;
+    world.run(|slabs| {
+        for (cache, objects) in [
+            (create(slabs, "sheaves"), left),
+            (
+                slabs.create(&spec("debug").flags(Flags::POISON)).unwrap(),
+                10,
+            ),
+        ] {
+            free_rcu_at_once(slabs, take(cache, objects, shared));
+            // SAFETY: nobody uses it any more.
+            let leaked = unsafe { slabs.destroy(cache) };
+            assert_eq!(leaked.map_err(|leaked| leaked.objects), Err(objects));
+        }
+    });
+    assert_eq!(world.take_reports(Kind::SlabLeak) as u64, left + 10);
+    world.run_with_rcu(|slabs, engine| {
+        wait_until(|| shared.ended() == left + 10);
+        slabs.kvfree_rcu_barrier();
+        walk(slabs, engine);
+        let caches = slabs.caches();
+        assert!(!caches.iter().any(KmemCache::is_dying));
     });
 }
