@@ -61,6 +61,9 @@ pub(crate) struct Callbacks {
     pub running: usize,
     /// The last cookie that was asked for.
     pub requested: Cookie,
+    /// Of the fault that runs callbacks too early: the last look did.
+    #[cfg(debug_assertions)]
+    pub early: bool,
 }
 
 impl<M: Machine> Cpu<M> {
@@ -73,6 +76,8 @@ impl<M: Machine> Cpu<M> {
                 list: List::new(),
                 running: 0,
                 requested: Cookie::COMPLETED,
+                #[cfg(debug_assertions)]
+                early: false,
             }),
             pending: AtomicUsize::new(0),
             due: AtomicU64::new(Cookie::COMPLETED.to_bits()),
