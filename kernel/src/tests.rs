@@ -16,6 +16,7 @@ mod kfree_rcu;
 mod kmalloc;
 mod lockdep;
 mod log;
+mod long_run;
 mod machine;
 mod memory;
 mod nmi_backtrace;

@@ -4,7 +4,7 @@
 mod exact;
 mod torture;
 
-use alloc::{string::String, vec::Vec};
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use mm::{
@@ -12,7 +12,6 @@ use mm::{
     kvfree_rcu::Head,
     slab::{Flags, KmemCache, Spec},
 };
-use platform::CpuId;
 
 use self::{
     exact::{
@@ -21,11 +20,10 @@ use self::{
     torture::{cpus_stay, everything_at_once},
 };
 use crate::{
-    boot, hotplug,
-    kunit::{Outcome, Stop, Values, kassert_ok, kunit_suite},
+    kunit::{Outcome, Stop, kassert_ok, kunit_suite},
     machine::Kernel,
     memory::slab::slabs,
-    smp, time,
+    tests::long_run::Parts,
 };
 
 kunit_suite! {
@@ -41,46 +39,6 @@ kunit_suite! {
 }
 
 type Cache = KmemCache<Kernel>;
-
-/// Parts of a long run where there are this many CPUs: ten minutes.
-const PARTS: usize = 20;
-const MANY: usize = 8;
-
-/// A long run is cut into parts, as in `slab_stress`.
-struct Parts;
-
-impl Values for Parts {
-    type Value = u64;
-
-    fn count(&self) -> usize {
-        let long = boot::command_line().kunit_percent == Some(100);
-        if long && smp::cpus().count() >= MANY && !time::is_exact() {
-            PARTS
-        } else {
-            1
-        }
-    }
-
-    fn name(&self, index: usize) -> String {
-        alloc::format!("part{index}")
-    }
-
-    fn value(&self, index: usize) -> Option<u64> {
-        (index < self.count()).then_some(index as u64)
-    }
-}
-
-/// CPUs that were taken away come back, however this ends.
-struct AllBack;
-
-impl Drop for AllBack {
-    fn drop(&mut self) {
-        for cpu in smp::cpus().without(CpuId::BOOT) {
-            // Most are online already.
-            let _ = hotplug::on(cpu);
-        }
-    }
-}
 
 fn create(name: &str, size: usize) -> Result<&'static Cache, Stop> {
     let spec = Spec::new(name, size).flags(Flags::NO_MERGE);

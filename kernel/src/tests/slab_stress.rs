@@ -6,20 +6,21 @@
 mod objects;
 mod steps;
 
-use alloc::{format, string::String, sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kernel_base::rng::Rng;
-use platform::{CpuId, CpuMask, SpawnError};
+use platform::SpawnError;
 
 use self::{
     objects::Pool,
     steps::{Seen, Worker},
 };
 use crate::{
-    boot, hotplug,
-    kunit::{self, Ctx, Outcome, Values, kassert, kassert_eq, kassert_ok, knote, kunit_suite},
-    sched, smp, time,
+    kunit::{Ctx, Outcome, kassert, kassert_eq, kassert_ok, knote, kunit_suite},
+    sched, smp,
+    tests::long_run::{self, AllBack, Parts, move_one},
+    time,
 };
 
 kunit_suite! {
@@ -33,47 +34,8 @@ kunit_suite! {
 /// Milliseconds of one part, in full and in daily work.
 const FULL_MS: u64 = 30_000;
 const QUICK_MS: u64 = 700;
-/// Parts of a long run where there are this many CPUs: ten minutes.
-const PARTS: usize = 20;
-const MANY: usize = 8;
-
 /// How often it goes on if something did not come: a busy host may give the guest next to no time.
 const TURNS: u64 = 20;
-
-/// A long run is cut into parts, so that each ends within the time of a case, and what is
-/// wrong is found soon after it went wrong.
-struct Parts;
-
-impl Values for Parts {
-    type Value = u64;
-
-    fn count(&self) -> usize {
-        let long = boot::command_line().kunit_percent == Some(100);
-        if long && smp::cpus().count() >= MANY && !time::is_exact() {
-            PARTS
-        } else {
-            1
-        }
-    }
-
-    fn name(&self, index: usize) -> String {
-        format!("part{index}")
-    }
-
-    fn value(&self, index: usize) -> Option<u64> {
-        (index < self.count()).then_some(index as u64)
-    }
-}
-
-/// Where instructions are counted each of the guest's seconds takes many of ours.
-fn duration_ns() -> u64 {
-    let duration = kunit::rounds(FULL_MS, QUICK_MS) * 1_000_000;
-    if time::is_exact() {
-        duration / 8
-    } else {
-        duration
-    }
-}
 
 fn everything_at_once(ctx: &mut Ctx, part: u64) -> Outcome {
     run(ctx.rng().next_u64() ^ part, true)
@@ -82,18 +44,6 @@ fn everything_at_once(ctx: &mut Ctx, part: u64) -> Outcome {
 /// Without CPUs that go, all of them are busy all the time.
 fn cpus_stay(ctx: &mut Ctx) -> Outcome {
     run(ctx.rng().next_u64(), false)
-}
-
-/// CPUs that were taken away come back, however this ends.
-struct AllBack;
-
-impl Drop for AllBack {
-    fn drop(&mut self) {
-        for cpu in smp::cpus().without(CpuId::BOOT) {
-            // Most are online already.
-            let _ = hotplug::on(cpu);
-        }
-    }
 }
 
 /// What has to come, and how much of it did.
@@ -133,7 +83,7 @@ fn run(seed: u64, moves: bool) -> Outcome {
 /// Every CPU works for a while; meanwhile others interrupt it, and CPUs go. `Err`: no thread.
 fn stress(pool: &Arc<Pool>, seed: u64, moves: bool) -> Result<Seen, SpawnError> {
     let _back = AllBack;
-    let until = time::now_ns() + duration_ns();
+    let until = time::now_ns() + long_run::duration_ns(FULL_MS, QUICK_MS);
     let mut rng = Rng::new(seed);
     let working = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
@@ -184,22 +134,4 @@ fn stress(pool: &Arc<Pool>, seed: u64, moves: bool) -> Result<Seen, SpawnError> 
     all.interrupts += interrupted.load(Ordering::Relaxed);
     all.damaged += u64::from(damaged.load(Ordering::Relaxed));
     Ok(all)
-}
-
-/// Takes a CPU away, or brings one back.
-fn move_one(rng: &mut Rng) {
-    let others: CpuMask = smp::cpus().without(CpuId::BOOT);
-    if others.is_empty() {
-        return;
-    }
-    let index = rng.below(others.count() as u64) as usize;
-    let Some(cpu) = others.iter().nth(index) else {
-        return;
-    };
-    // A thread that holds on to the CPU may make it stay: then another time.
-    let _ = if smp::online().contains(cpu) {
-        hotplug::off(cpu)
-    } else {
-        hotplug::on(cpu)
-    };
 }

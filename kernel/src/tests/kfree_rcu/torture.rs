@@ -1,6 +1,7 @@
-//! Everything at once: objects are published where readers on all CPUs find them, replaced, and given to `kfree_rcu` by
-//! every road; caches come and go under one name, barriers are made, allocations fail, CPUs go
-//! and come back. A reader that sees an object change while it holds it has seen it freed too early.
+//! Everything at once: objects are published where readers on all CPUs find them, replaced, and
+//! given to `kfree_rcu` by every road; caches come and go under one name, barriers are made,
+//! allocations fail, CPUs go and come back. A reader that sees an object change while it holds
+//! it has seen it freed too early.
 
 use alloc::{format, sync::Arc, vec::Vec};
 use core::{
@@ -15,15 +16,15 @@ use mm::{
     kvfree_rcu::Head,
     slab::{Flags, Spec},
 };
-use platform::{CpuId, CpuMask};
 
-use super::{AllBack, Cache, destroy, free_rcu};
+use super::{Cache, destroy, free_rcu};
 use crate::{
-    hotplug,
-    kunit::{self, Ctx, Outcome, kassert, kassert_eq, kassert_ok, knote},
+    kunit::{Ctx, Outcome, kassert, kassert_eq, kassert_ok, knote},
     memory::{slab::slabs, vmalloc::vmalloc},
     rcu::read,
-    sched, smp, time,
+    sched, smp,
+    tests::long_run::{self, AllBack, move_one},
+    time,
 };
 
 /// Milliseconds of one part, in full and in daily work.
@@ -223,15 +224,6 @@ pub fn cpus_stay(ctx: &mut Ctx) -> Outcome {
     run(ctx.rng().next_u64(), false)
 }
 
-fn duration_ns() -> u64 {
-    let duration = kunit::rounds(FULL_MS, QUICK_MS) * 1_000_000;
-    if time::is_exact() {
-        duration / 8
-    } else {
-        duration
-    }
-}
-
 fn run(seed: u64, moves: bool) -> Outcome {
     let _back = AllBack;
     let create = |name, flags| {
@@ -261,7 +253,7 @@ fn run(seed: u64, moves: bool) -> Outcome {
         });
         threads.push(kassert_ok!(thread));
     }
-    let until = time::now_ns() + duration_ns();
+    let until = time::now_ns() + long_run::duration_ns(FULL_MS, QUICK_MS);
     let missing = || {
         world
             .came
@@ -314,19 +306,4 @@ fn fail_some(some: bool) {
             ..Knobs::OFF
         });
     });
-}
-
-/// Takes a CPU away, or brings one back.
-fn move_one(rng: &mut Rng) {
-    let others: CpuMask = smp::cpus().without(CpuId::BOOT);
-    let index = rng.below(others.count() as u64) as usize;
-    let Some(cpu) = others.iter().nth(index) else {
-        return;
-    };
-    // A thread that holds on to the CPU may make it stay: then another time.
-    let _ = if smp::online().contains(cpu) {
-        hotplug::off(cpu)
-    } else {
-        hotplug::on(cpu)
-    };
 }
