@@ -208,8 +208,10 @@ impl<M: Machine> Slabs<M> {
     }
 
     /// Frees all objects of a dying cache that were given to `kfree_rcu`, after their grace period,
-    /// and waits for those that others have taken; notes what it did. Without an engine of RCU there is nothing to wait for: they
-    /// stay on the lanes, and count as in use; they are freed when there is one. Task context, may sleep.
+    /// and waits for those that others have taken; notes what it did. Task context, may sleep.
+    ///
+    /// Without an engine of RCU there is nothing to wait for: they stay on the lanes, count as in
+    /// use, and are freed when there is one.
     ///
     /// # Safety
     ///

@@ -184,7 +184,8 @@ impl<M: Machine> Lane<M> {
                 ticket,
                 lane,
             } => {
-                // SAFETY: the hands keep the cache until they rest; and of a zombie its objects do, the last of which may be here.
+                // SAFETY: the hands keep the cache until they rest. A zombie's do not, since nobody
+                // waits for them: its objects do, the last of which may be here, so it is held.
                 let cache = unsafe { cache.as_ref() };
                 let is_zombie = cache.stage() == Stage::Zombie;
                 if is_zombie {

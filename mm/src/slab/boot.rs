@@ -223,7 +223,8 @@ impl<M: Machine> Slabs<M> {
     ///
     /// # Safety
     ///
-    /// The engine outlives this, and so do its callbacks.
+    /// The engine outlives this, and so do its callbacks. No cache is being destroyed meanwhile: that it is not waited for,
+    /// or is, is decided once.
     pub unsafe fn set_rcu(&self, rcu: &Rcu<M>) {
         // Release pairs with the Acquire of `rcu`.
         let engine = core::ptr::from_ref(rcu).cast_mut();

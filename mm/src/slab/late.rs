@@ -23,6 +23,7 @@
 //! |---|---|---|
 //! | the cache while it is live, then its destroyer, which of one that lingers is the background | creation | the end of `destroy` |
 //! | each slab, also one that waits for a grace period | [`hold`](KmemCache::hold), before it is published | [`release`](KmemCache::release), after its pages went back |
+//! | who takes objects of a zombie off a lane of [`kvfree_rcu`](crate::kvfree_rcu): one that ended before there was an engine of RCU | before the first is freed | after all rest |
 //! | each free to a dying cache or a zombie | [`hold`](KmemCache::hold), before anything else | [`release`](KmemCache::release), as the last access |
 //!
 //! Who frees an object may hold the cache since the object's slab does, until the object is free.
@@ -161,6 +162,12 @@ impl<M: Machine> KmemCache<M> {
         if before != 1 {
             return false;
         }
+        // Hands keep it, by its destroyer who waits for them, or a hold of their own.
+        debug_assert!(
+            // SAFETY: the caller's now.
+            !unsafe { this.as_ref() }.hands.any(),
+            "a slab cache goes while somebody has objects of it in hand"
+        );
         // Acquire pairs with these: what is read continues them all. (A fence would do, too, but the thread
         // sanitizer knows of none.) SAFETY: the caller's now.
         unsafe { &this.as_ref().holders }.load(Ordering::Acquire);

@@ -68,7 +68,8 @@ fn nothing_but_the_age_hangs_on_drainers() {
     });
 }
 
-/// A cache that is destroyed then cannot wait: it is a zombie, and goes with the last of its objects when there is an engine.
+/// A cache that is destroyed then cannot wait: it is a zombie, and goes with the last of its
+/// objects when there is an engine.
 #[test]
 fn a_cache_that_ends_before_there_is_an_engine_goes_when_there_is_one() {
     let world = world(2);
