@@ -171,8 +171,14 @@ pub(super) fn end_turn() {
 pub fn yield_now() {
     lockdep::might_sleep(Location::caller());
     preempt::disable();
-    leave(Why::TurnOver);
+    let there_was_one = leave(Why::TurnOver);
     preempt::enable();
+    if !there_was_one {
+        // Who calls this in a loop spins, for another CPU. An emulator that runs all CPUs in one
+        // thread goes on to the next one here, else at the next timer only: it may then be that
+        // timer's interrupt that CPU gets to run each time, and nothing else.
+        core::hint::spin_loop();
+    }
 }
 
 /// Sleeps until woken; at once back if that came already. See
