@@ -108,6 +108,7 @@ pub fn wake_ups_are_not_swallowed<P: Platform>(size: Size) -> Outcome {
             let mut patience = round as u64 % 32 * 250;
             while !table.queue.wait_until_timeout(take, P::now_ns() + patience) {
                 patience += 1_000;
+                P::relax();
             }
         }
         Ok(())
@@ -222,6 +223,8 @@ pub fn mutex_excludes<P: Platform>(size: Size) -> Outcome {
                     if let Some(guard) = shared.lock.lock_timeout(P::now_ns() + 1_000) {
                         break guard;
                     }
+                    // A deadline that has passed is a loop that spins.
+                    P::relax();
                 }
             } else {
                 shared.lock.lock()
@@ -322,7 +325,9 @@ pub fn semaphore<P: Platform>(size: Size) -> Outcome {
     run::<P, _>(size, &shared, |shared, index| {
         for round in 0..shared.size.rounds {
             if round % 3 == 1 {
-                while !shared.places.down_timeout(P::now_ns() + 1_000) {}
+                while !shared.places.down_timeout(P::now_ns() + 1_000) {
+                    P::relax();
+                }
             } else {
                 shared.places.down();
             }
